@@ -1,8 +1,8 @@
 """Hacking seen early: which signals of PPO warn before the gold reward falls, and how often they do so for nothing?
 
-    python experiments/early_warning.py             # seeds=[0,1,2,3]; settings of maquette alignment may follow
+    python experiments/early_warning.py             # seeds=[0,1,2,3,4]; settings of maquette alignment may follow
 
-One fine-tuned model; for each seed labels, an ensemble of reward models of few labels, and PPO with a KL penalty and
+One fine-tuned model; for each seed labels, an ensemble of reward models, and PPO with a KL penalty and
 without one, validated at every iteration. Each seed is a study with a page of its own, whose figure *signals* shows its
 runs; the table over seeds goes to `<outputs>/early_warning.csv`. Run it again to resume.
 """
@@ -29,12 +29,12 @@ from maquette.tracking.environment import git_commit, processor_name
 
 TITLE = "Early warning"
 SETTINGS = [
-    "+experiment=alignment", f"title={TITLE}", "figures=[signals,overoptimisation]", "prompts=200", "best_of=1",
+    "+experiment=alignment", f"title={TITLE}", "figures=[signals]", "prompts=200", "best_of=1",
     "group=false", "base.size=80k", "base.compute=4e11", "base.source.limit=2000", "sft.instructions.count=96000",
-    "labels.count=1500", "labels.repeats=1", "reward_limits={few: 400}", "ensemble=3", "betas=[]",
-    "kl_coefficients=[0.0,0.3]", "ppo.objective.num_iterations=30", "ppo.num_validations=30",
+    "labels.count=3000", "labels.repeats=1", "ensemble=3", "betas=[]",
+    "kl_coefficients=[0.0,1.0]", "ppo.objective.num_iterations=30", "ppo.num_validations=30",
 ]  # fmt: skip
-SEEDS = [0, 1, 2, 3]
+SEEDS = [0, 1, 2, 3, 4]
 
 
 def shared(study: Study) -> None:

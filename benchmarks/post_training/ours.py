@@ -19,8 +19,9 @@ from maquette.model.linear import fastest_backend, use_backend
 from maquette.objectives import DirectPreferenceOptimization, SupervisedFineTuning
 from maquette.objectives.base import Objective, Optimization
 from maquette.objectives.config import PolicyConfig, PreferenceConfig, SupervisedConfig
+from maquette.objectives.environment import Environment
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.objectives.rollouts import Environment, RolloutSchedule
+from maquette.objectives.rollouts import RolloutSchedule
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 from maquette.tracking.environment import processor_name
 from maquette.training.devices import keep_large_buffers

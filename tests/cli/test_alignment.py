@@ -19,7 +19,7 @@ from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.study import Study, align
 from maquette.feedback.early_warning import watched_runs
 from maquette.feedback.study.figures import gains
-from maquette.feedback.study.report import validation_curve, validations_of
+from maquette.feedback.study.report import read_study, validation_curve, validations_of
 from maquette.feedback.study.tables import study_tables
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
@@ -115,6 +115,7 @@ print(folder, [name for name in {heavy} if name in sys.modules])
     watched = watched_runs(tables.curve.to_dict("records"))
     assert [one.policy for one in watched] == ["ppo", "group"]
     assert "disagreement" in watched[0].signals and "value error" not in watched[1].signals  # it has no value function
+    assert "alpha" in next(iter(read_study(folder).curves.values()))  # fits and validations are two files
     older = {key: value for key, value in results.items() if key != CHECKSUM}
     older["policies"] = [{**one, "diversity": None} for one in older["policies"]]
     write_sealed(folder / "results.json", older)  # of before diversity was measured
@@ -171,10 +172,12 @@ def test_a_study_that_can_not_be_is_refused_before_it_begins(tmp_path: Path) -> 
 
 
 def test_numbers_of_a_study_are_overridden_like_any_setting() -> None:
-    overrides = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]"]
+    overrides = ["+experiment=alignment", "sft.instructions.count=64", "dpo.objective.loss_type=ipo", "betas=[0.2,0.4]",
+                 "seed=3"]  # fmt: skip
     config = compose(STAGES["alignment"], overrides)
     assert isinstance(config, AlignmentStage)
     runs = Study(config, align).settings
+    assert {runs[name].seed for name in runs} == {3}
     assert runs["sft"].instructions.count == 64 and runs["dpo beta=0.4"].objective.loss_type == "ipo"
 
 

@@ -188,6 +188,71 @@ def preference(folder: Path, outputs: Path) -> Path:
     return folder / "labels.jsonl"
 
 
+def published(folder: Path, name: str, answers: list[str], count: int = 4) -> Path:
+    rows = [{"instruction": f"Say {n}.", "output": answers[n], "generator": name, "dataset": "x"} for n in range(count)]
+    (folder / f"{name}.json").write_text(json.dumps(rows))
+    return folder / f"{name}.json"
+
+
+def test_outputs_that_others_have_published(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AlpacaEval's files, beside each other and beside a model here, which answers the same instructions."""
+    asked: list[Comparison] = []
+
+    def judge(self: Any, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        asked.extend(comparisons)
+        return [Judgement(float(len(one.first) > len(one.second))) for one in comparisons]
+
+    monkeypatch.setattr(GoldAnnotator, "judge", judge)
+    long, short = published(tmp_path, "long", ["aaaa"] * 4), published(tmp_path, "short", ["a"] * 4, count=3)
+    both = f"model_outputs=['{long}','{short}']"
+    result = compare.run(settings(outputs, "feedback=gold", both, "baseline=short", models="[]"))
+    assert result["prompts"] == 3 and [one["model"] for one in result["models"]] == ["long"]
+    assert result["models"][0]["win_rate"] == 100.0 and result["gold"] is None
+    assert asked[0].messages == ({"role": "user", "content": "Say 0."},)
+    result = compare.run(settings(outputs, "feedback=gold", f"model_outputs=['{long}']", models="[one]"))
+    assert (result["baseline"], result["prompts"], result["models"][0]["model"]) == ("one", 4, "long")
+    for rows, message in (
+        ([{"instruction": "Say 0.", "output": "a"}], r"broken\.json.*generator"),
+        ([{"instruction": "Say 0.", "output": "a", "generator": "x"}] * 2, "second output"),
+        ([{"instruction": "Say no.", "output": "a", "generator": "x"}], "no instruction in common"),
+    ):
+        (tmp_path / "broken.json").write_text(json.dumps(rows))
+        with pytest.raises(StageError, match=message):
+            compare.run(settings(outputs, f"model_outputs=['{tmp_path}/broken.json','{long}']", models="[]"))
+    with pytest.raises(ConfigError, match="baseline=four"):
+        compare.run(settings(outputs, both, "baseline=four", models="[]"))
+    with pytest.raises(ConfigError, match="model_outputs"):
+        settings(outputs, "outputs=them.json")
+
+
+def test_a_model_told_to_be_verbose(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model with and without a system prompt: the judge sees the prompt alone."""
+    asked: list[Comparison] = []
+    prompts: list[Any] = []
+    sample = completions.sample_many
+
+    def watched(model: Any, tokenizer: Any, own: Any, *rest: Any, **options: Any) -> Any:
+        prompts.append(own[0].messages)
+        return sample(model, tokenizer, own, *rest, **options)
+
+    def judge(self: Any, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        asked.extend(comparisons)
+        return [Judgement(0.5) for _ in comparisons]
+
+    monkeypatch.setattr(completions, "sample_many", watched)
+    monkeypatch.setattr(GoldAnnotator, "judge", judge)
+    config = settings(
+        outputs, "feedback=gold", "count=6", "system={verbose: Be verbose., concise: Be concise.}", models="[one]"
+    )
+    result = compare.run(config)
+    assert result["baseline"] == "one"
+    assert [one["model"] for one in result["models"]] == ["one (verbose)", "one (concise)"]
+    assert [one[0] for one in prompts[1:]] == [{"role": "system", "content": text}
+                                               for text in ("Be verbose.", "Be concise.")]  # fmt: skip
+    assert prompts[0] == prompts[1][1:] and all(one.messages[0]["role"] == "user" for one in asked)
+    assert compare.run(config) == result and len(prompts) == 3
+
+
 def test_misuse_is_told(outputs: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to compare"):
         compare.run(settings(outputs, models="[one]"))

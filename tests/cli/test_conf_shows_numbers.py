@@ -71,6 +71,10 @@ FILES: dict[str, dict[str, Any]] = {
     "model": {
         "transformer": ModelConfig(), "llama": LLAMA, "gelu": dataclasses.replace(LLAMA, activation="gelu"),
         "qwen3": dataclasses.replace(LLAMA, qk_norm=True), "gpt2": GPT2, "lstm": ModelConfig(kind="lstm"),
+        "moe": dataclasses.replace(
+            LLAMA, kind="moe", num_experts=8, num_experts_per_tok=2, n_shared_experts=0, norm_topk_prob=True,
+            router_aux_loss_coef=0.01, router_z_loss_coef=0.001, router_bias_update_rate=0.0,
+        ),
     },
     "data": {"pretrain": DataConfig()},
     "mixture": {

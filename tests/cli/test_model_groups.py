@@ -17,6 +17,7 @@ EXPORTS = {
     "qwen3": "Qwen3ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
     "lstm": "MaquetteForCausalLM",
+    "moe": "MixtralForCausalLM",
 }
 
 

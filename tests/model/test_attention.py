@@ -202,6 +202,17 @@ def test_a_window_without_documents(apart: Callable[[bool], None]) -> None:
     assert not torch.allclose(packed, lively(PLAIN)(tokens), atol=1e-3)
 
 
+def test_a_window_needs_no_values(apart: Callable[[bool], None]) -> None:
+    """Memory is predicted with fake tensors."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    apart(True)
+    with FakeTensorMode():
+        logits = LanguageModel(VARIANTS["local_and_global"])(torch.zeros(3, 16, dtype=torch.int64))
+        logits.sum().backward()
+    assert logits.shape == (3, 16, 23)
+
+
 @pytest.mark.slow("loads the compiler, and compiles")
 def test_compiled_layers_are_compiled_once_for_any_number_of_documents(apart: Callable[[bool], None]) -> None:
     apart(True)

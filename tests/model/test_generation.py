@@ -1,5 +1,6 @@
 """Generation: the cache changes nothing, rows do not feel one another, and every row ends where it should."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from maquette.artifacts import ConfigError
 from maquette.model import LanguageModel, LSTMConfig, TransformerConfig
+from maquette.model.cache import KeyValueCache
 from maquette.model.generation import Generation, document_prompt, generate, row_seed, stream
+from maquette.model.running_batch import RowSettings, RunningBatch
 from maquette.model.sampling import Sampling, bend, draw, uniform_numbers
 from maquette.model.scoring import score_continuations
 from maquette.text import Tokenizer, train_tokenizer
@@ -192,7 +195,7 @@ def test_evaluation_mode_meanwhile() -> None:
     assert not model.training
     pieces = stream(model.train(), PROMPTS, max_tokens=5)
     next(pieces)
-    pieces.close()  # type: ignore[attr-defined]
+    pieces.close()
     assert model.training, "also when nobody reads on"
 
 
@@ -225,3 +228,80 @@ def test_no_prompts() -> None:
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         generate(build(), **arguments)
+
+
+UNEVEN = [[0, *range(20, 20 + length)] for length in (3, 30, 1, 12, 2, 40, 5, 8, 1, 25, 3, 17)]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_take_the_places_of_those_that_have_ended(name: str) -> None:
+    """And become what they become beside others, also those with longer prompts than anything read before."""
+    model, hot = build(name), Sampling(1.2)
+    stop = range(0, 272, 9)  # rows of very different lengths
+    together = generate(model, UNEVEN, sampling=hot, seed=4, stop_ids=stop)
+    assert len({len(row.tokens) for row in together}) > 4
+    for batch in (1, 3, 5):
+        rows = generate(model, UNEVEN, sampling=hot, seed=4, stop_ids=stop, batch=batch)
+        for row, other in zip(rows, together, strict=True):
+            assert (row.tokens, row.finish_reason) == (other.tokens, other.finish_reason)
+            assert row.log_probs == pytest.approx(other.log_probs, abs=1e-5)
+
+
+def test_fewer_steps_where_rows_replace_one_another() -> None:
+    model, steps = build(), []
+    model.core.get_submodule("norm").register_forward_hook(lambda module, inputs, output: steps.append(len(output)))
+    limits = [1, 20] * 6
+    prompts = [[0] * (48 - limit) for limit in limits]
+    generate(model, prompts, stop_ids=(), batch=4)
+    assert sum(steps) < 1.4 * sum(limits)  # four at a time, each until the longest has ended: 1.9
+
+
+def test_equal_prompts_are_read_once() -> None:
+    model, read = build(), []
+    model.core.register_forward_hook(lambda module, inputs, output: read.append(tuple(inputs[0].shape)))
+    prompts, hot = [PROMPTS[0]] * 4 + [PROMPTS[2]] * 4, Sampling(1.5)
+    rows = generate(model, prompts, sampling=hot, max_tokens=8, seed=2, stop_ids=())
+    assert read == [(2, 9)]
+    for number, row in enumerate(rows):
+        alone = generate(model, [prompts[number]], sampling=hot, max_tokens=8, seeds=[row_seed(2, number)], stop_ids=())
+        assert row.tokens == alone[0].tokens
+    assert len({row.tokens for row in rows}) > 4
+
+
+def test_rows_with_samplings_of_their_own() -> None:
+    """As a server's: greedy, hot and penalised rows beside each other, and one that comes later."""
+    model = build()
+    settings = [
+        RowSettings(PROMPTS[0], 9), RowSettings(PROMPTS[2], 9, Sampling(1.5), 7, top=2),
+        RowSettings(PROMPTS[1], 9, Sampling(1.0, top_k=40, repetition_penalty=1.4), 8),
+    ]  # fmt: skip
+    late = RowSettings(PROMPTS[3], 6, Sampling(0.0, repetition_penalty=2.0))
+    batch, tokens = RunningBatch(model.eval()), [list[int]() for _ in range(4)]
+    for step in range(9):
+        made = batch.exchange((), settings) if step == 0 else batch.step()[0]
+        assert [len(likely) for likely in made.likely][:3] == [0, 2, 0]
+        for place, token in enumerate(made.tokens):
+            tokens[place].append(token)
+        if step == 2:
+            tokens[3] += batch.exchange(range(3), [late]).tokens
+    for row, made_of in zip([*settings, late], tokens, strict=True):
+        expected = without_cache(model, list(row.prompt), row.limit, row.sampling, row.seed)
+        assert tuple(made_of)[: row.limit] == expected.tokens
+
+
+def test_in_half_precision_nothing_is_cast_again_for_each_token() -> None:
+    """Neither what is kept of the text, nor the weights of a model that is not trained."""
+    model = build().requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache = model.new_cache(2, 8)
+        assert isinstance(cache, KeyValueCache) and cache.keys.dtype == torch.bfloat16
+        with torch.autograd.profiler.profile(record_shapes=True) as profile:
+            rows = generate(model, PROMPTS, max_tokens=12, stop_ids=())
+    events = [event for event in profile.function_events if event.name == "aten::_to_copy"]
+    casts = [tuple(event.input_shapes[0]) for event in events]
+    matrices = [tuple(one.shape) for one in model.parameters() if one.dim() == 2]
+    assert casts and sum(casts.count(shape) for shape in set(matrices)) <= len(matrices)
+    assert all(math.prod(shape) < 4 * 32 * 16 or shape in matrices for shape in casts), "not all that was kept"
+    assert not any(one.requires_grad for one in model.parameters())
+    exact = generate(model, PROMPTS, max_tokens=12, stop_ids=())
+    assert [row.log_probs[0] for row in rows] == pytest.approx([row.log_probs[0] for row in exact], abs=0.05)

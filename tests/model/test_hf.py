@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from maquette.artifacts import StageError
-from maquette.model import LanguageModel, LSTMConfig, TransformerConfig, hf
+from maquette.model import LanguageModel, LSTMConfig, MixtureOfExpertsConfig, TransformerConfig, hf
 from maquette.model.generation import document_prompt, generate
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -33,6 +33,13 @@ FOREIGN = {
     ),
     "qwen2": lambda: transformers.Qwen2Config(**SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=16),
+    "mixtral": lambda: transformers.MixtralConfig(**SIZES, num_local_experts=5, num_experts_per_tok=2),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **SIZES, head_dim=16, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24, norm_topk_prob=True
+    ),
+    "qwen3_moe, other weights": lambda: transformers.Qwen3MoeConfig(
+        **SIZES, head_dim=8, num_experts=4, num_experts_per_tok=1, moe_intermediate_size=40, tie_word_embeddings=True
+    ),
     "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=5),
     "qwen2, windows in the upper layers": lambda: transformers.Qwen2Config(
         **SIZES, use_sliding_window=True, sliding_window=6, max_window_layers=1
@@ -59,6 +66,17 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "mixtral": ("MixtralForCausalLM", {"num_experts": 6, "intermediate_size": 24, "num_key_value_heads": 2}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", {"num_experts": 6, "qk_norm": True, "intermediate_size": 24}),
+    "qwen3_moe, other weights": (
+        "Qwen3MoeForCausalLM",
+        {"num_experts": 4, "qk_norm": True, "norm_topk_prob": False, "num_experts_per_tok": 3},
+    ),
+    "experts with a shared one": (
+        "MaquetteForCausalLM",
+        {"num_experts": 4, "n_shared_experts": 2, "norm_topk_prob": False, "token_shift": True},
+    ),
+    "experts with a bias": ("MaquetteForCausalLM", {"num_experts": 5, "router_bias_update_rate": 0.01}),
     "mistral": ("MistralForCausalLM", {"sliding_window": 5, "num_key_value_heads": 2}),
     "local and global": (
         "MaquetteForCausalLM",
@@ -96,6 +114,9 @@ def scatter(model: torch.nn.Module, seed: int = 0) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+        for name, buffer in model.named_buffers():
+            if name.endswith("router_bias"):
+                buffer.add_(torch.randn(buffer.shape, generator=generator), alpha=0.1)
     return model.eval()
 
 
@@ -117,7 +138,8 @@ def ours(name: str) -> LanguageModel:
         "num_attention_heads": 4,
         "max_position_embeddings": 64,
     }
-    return scatter(LanguageModel(TransformerConfig(**(sizes | OURS[name][1]))))
+    kind = MixtureOfExpertsConfig if "num_experts" in OURS[name][1] else TransformerConfig
+    return scatter(LanguageModel(kind(**(sizes | OURS[name][1]))))
 
 
 def edit_config(folder: Path, **changes: Any) -> None:

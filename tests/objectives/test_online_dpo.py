@@ -11,9 +11,10 @@ from maquette.model.activation_checkpointing import checkpoint_blocks
 from maquette.objectives.base import Optimization
 from maquette.objectives.completions import Completion
 from maquette.objectives.config import OnlinePreferenceConfig
+from maquette.objectives.environment import Environment
 from maquette.objectives.losses import dpo_loss, masked_sum, simpo_loss
 from maquette.objectives.online_dpo import OnlinePreferenceOptimization
-from maquette.objectives.rollouts import Environment, RolloutBatch, RolloutSchedule
+from maquette.objectives.rollouts import RolloutBatch, RolloutSchedule
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 from support.list_logger import ListLogger
 from support.policies import TOKENIZER, Prompts, share_of_a, tiny_model, trainer

@@ -22,6 +22,7 @@ from maquette.data.conversations import ExampleFiles, read_preferences
 from maquette.evaluation.arena import read_battles
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.model.generation import generate
+from maquette.model.next_token import next_token
 from maquette.model.sampling import Sampling
 from maquette.serving.arena import BATTLES, PREFERENCES, Arena
 from maquette.serving.corrections import Corrections
@@ -148,6 +149,51 @@ def test_votes_become_battles_and_preferences(client: TestClient, tmp_path: Path
     assert [one.chosen[0]["content"] for one in stored] == [row[f"answer_{row['winner'][-1]}"] for row in decided]
     with pytest.raises(StageError, match="two models"):
         Arena(["one"], tmp_path).begin(ASK)  # type: ignore[arg-type]
+
+
+def test_the_next_token_and_a_text_given_as_tokens(client: TestClient, models: dict[str, ServedModel]) -> None:
+    body = {"model": "one", "text": "mouse", "temperature": 0.5, "top_k": 3}
+    whole = client.post("/api/next", json=body).json()
+    ids = [one["id"] for one in whole["tokens"]]
+    one = models["one"]
+    assert ids == one.prompt(Request(text="mouse")) and whole["place"] == len(ids) and whole["before"] == "mouse"
+    wanted = next_token(one.model, ids, Sampling(temperature=0.5, top_k=3, top_p=None))
+    assert [(row["id"], row["drawn"]) for row in whole["candidates"]] == [(c.token, c.drawn) for c in wanted.candidates]
+    assert whole["tokens"][0]["surprise"] is None and whole["tokens"][0]["special"]
+    earlier = client.post("/api/next", json={"ids": ids, "place": 3}).json()
+    assert earlier["entropy"] == pytest.approx(whole["tokens"][3]["entropy"]) and earlier["before"] == "mo"
+    asked = client.post("/api/next", json={"model": "two", "messages": ASK}).json()
+    assert [row["id"] for row in asked["tokens"]] == models["two"].prompt(Request(messages=ASK))  # type: ignore[arg-type]
+    text = {"max_tokens": 6, "seed": 5, "temperature": 1}
+    answers = [client.post("/v1/completions", json=text | {"prompt": prompt}).json() for prompt in ("mouse", ids)]
+    assert answers[0]["choices"] == answers[1]["choices"] and answers[1]["usage"]["prompt_tokens"] == len(ids)
+    for wrong, message in (
+        ({"ids": [-1]}, "-1 is not a token"),
+        ({"ids": [99_999]}, "is not a token"),
+        ({"ids": ids, "place": 9}, "place=9"),
+        ({"ids": [1] * 49}, "reads from 1 to 48"),
+        ({"ids": []}, "place"),
+        ({}, "no messages"),
+        ({"text": "a", "wat": 1}, "'wat'"),
+    ):
+        refused = client.post("/api/next", json=wrong)
+        assert refused.status_code == 400 and message in refused.json()["error"]["message"], refused.text
+    assert client.post("/v1/completions", json={"prompt": [99_999]}).status_code == 400
+
+
+def test_ratings_of_the_votes_have_intervals(client: TestClient, tmp_path: Path) -> None:
+    assert client.get("/arena/ratings").json() == {"models": [], "why": "There are no votes yet."}
+    fight(client, "a")
+    assert client.get("/arena/ratings").json()["why"]  # models that have not met can't be compared
+    for winner in ("a", "b", "tie (bothbad)", "a", "b", "tie", "b", "a", "a", "b"):
+        fight(client, winner)
+    rows = [json.loads(line) for line in (tmp_path / "arena" / BATTLES).read_text().splitlines()]
+    assert rows[3]["winner"] == "tie (bothbad)" and read_battles(tmp_path / "arena" / BATTLES)[0][3].tied
+    rated = client.get("/arena/ratings").json()["models"]
+    assert [one["rating"] for one in rated] == sorted((one["rating"] for one in rated), reverse=True)
+    assert sum(one["battles"] for one in rated) == 2 * len(rows)
+    for one in rated:
+        assert one["interval"] is None or one["interval"][0] < one["rating"] < one["interval"][1]
 
 
 def test_two_answers_take_turns(models: dict[str, ServedModel]) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from maquette.model import LanguageModel, LSTMConfig, TransformerConfig
+from maquette.model import LanguageModel, LSTMConfig, MixtureOfExpertsConfig, TransformerConfig
 
 PLAIN = TransformerConfig(
     vocab_size=23,
@@ -61,6 +61,16 @@ VARIANTS: dict[str, TransformerConfig] = {
     }.items()
 }
 
+_SPARSE = {"vocab_size": 23, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
+           "intermediate_size": 10, "max_position_embeddings": 16}  # fmt: skip
+VARIANTS |= {
+    "moe": MixtureOfExpertsConfig(**_SPARSE, num_experts=5),
+    "moe_shared": MixtureOfExpertsConfig(
+        **_SPARSE, num_experts=4, num_experts_per_tok=3, n_shared_experts=2, norm_topk_prob=False, qk_norm=True,
+        token_shift=True, router_bias_update_rate=0.001,
+    ),
+}  # fmt: skip
+
 RECURRENT: dict[str, LSTMConfig] = {
     "lstm": LSTMConfig(vocab_size=23, hidden_size=12, num_hidden_layers=2),
     "lstm_tied": LSTMConfig(
@@ -78,6 +88,8 @@ def lively(config: TransformerConfig | LSTMConfig, seed: int = 0) -> LanguageMod
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.4, generator=generator)
+        for buffer in model.buffers():  # biases of routers
+            buffer.uniform_(-0.3, 0.3, generator=generator)
     return model
 
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from maquette.model import LanguageModel, TransformerConfig
+from maquette.model import LanguageModel, MixtureOfExpertsConfig, TransformerConfig
 
 
 def reference_logits(
@@ -64,6 +64,9 @@ def reference_logits(
                 gathered.append(sum(share * values[s][shared] for share, s in zip(shares, seen, strict=True)))
             stream[t] = stream[t] + linear(f"{layer}.attention.output", torch.cat(gathered))
             normed = norm(config, state, f"{layer}.feed_forward_norm", stream[t])
+            if isinstance(config, MixtureOfExpertsConfig):
+                stream[t] = stream[t] + mixture(config, state, f"{layer}.feed_forward", normed)
+                continue
             inner = linear(f"{layer}.feed_forward.up", normed)
             if config.activation == "swiglu":
                 gate = linear(f"{layer}.feed_forward.gate", normed)
@@ -77,6 +80,27 @@ def reference_logits(
     head = state["core.embedding.weight" if config.tie_word_embeddings else "head.weight"]
     logits = torch.stack([head @ norm(config, state, "core.norm", x) for x in stream])
     return logits if config.logit_softcap is None else config.logit_softcap * torch.tanh(logits / config.logit_softcap)
+
+
+def mixture(config: MixtureOfExpertsConfig, state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    scores = state[f"{name}.router.weight"] @ x
+    shares = torch.exp(scores) / torch.exp(scores).sum()
+    bias = state.get(f"{name}.router_bias", torch.zeros_like(shares))
+    best = sorted(range(config.num_experts), key=lambda expert: -(shares[expert] + bias[expert]).item())
+    chosen = best[: config.num_experts_per_tok]
+    whole = sum(shares[expert] for expert in chosen) if config.norm_topk_prob else 1.0
+    result = torch.zeros_like(x)
+    for expert in chosen:
+        matrices = [state[f"{name}.{part}.weight"][expert] for part in ("gate", "up", "down")]
+        result += shares[expert] / whole * swiglu(*matrices, x)
+    if config.n_shared_experts:
+        result += swiglu(*(state[f"{name}.shared.{part}.weight"] for part in ("gate", "up", "down")), x)
+    return result
+
+
+def swiglu(gate: Tensor, up: Tensor, down: Tensor, x: Tensor) -> Tensor:
+    opened = gate @ x
+    return down @ (opened / (1 + torch.exp(-opened)) * (up @ x))
 
 
 def norm(config: TransformerConfig, state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:

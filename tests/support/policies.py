@@ -13,8 +13,8 @@ from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.objectives.base import Optimization
 from maquette.objectives.completions import Completion
 from maquette.objectives.config import PolicyConfig
+from maquette.objectives.environment import Environment
 from maquette.objectives.ppo import ProximalPolicyOptimization
-from maquette.objectives.rollouts import Environment
 from maquette.optimization.config import AdamWConfig, ConstantSchedulerConfig
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig

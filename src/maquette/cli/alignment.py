@@ -11,6 +11,7 @@ from typing import Any
 from maquette.artifacts.manifest import build
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import AlignmentStage
+from maquette.cli.planning.sizes import run_sizes
 from maquette.cli.planning.study import Study, align
 
 _COMPARED = ("title", "figures", "tasks", "prompts", "max_completion_length", "best_of", "seed")
@@ -23,6 +24,8 @@ def run(config: AlignmentStage, recipe: Callable[[Study], None] = align) -> Path
     anything runs, and whatever the stages raise.
     """
     config.require_study()
+    if config.sizes:
+        return run_sizes(config, lambda one: run(one, recipe))
     study = Study(config, recipe)
     study.run()
     compared = {key: getattr(config, key) for key in _COMPARED}
@@ -43,18 +46,11 @@ def run(config: AlignmentStage, recipe: Callable[[Study], None] = align) -> Path
 
         record_study(folder, config.title, config.seed, outputs=config.outputs, tracking=config.tracking)
 
+    label = config.title.lower().replace(" ", "-").replace(",", "")
     folder = build(
-        "alignment",
-        Path(config.outputs) / "artifacts",
-        name=None,
-        label=config.title.lower().replace(" ", "-"),
-        config=compared | names,
-        inputs=inputs,
-        make=make,
-        made=record,
-        force=config.force,
-        say=say,
-    )
+        "alignment", Path(config.outputs) / "artifacts", name=None, label=label, config=compared | names,
+        inputs=inputs, make=make, made=record, force=config.force, say=say,
+    )  # fmt: skip
     page = folder / "index.html" if study.demo is None else study.demo.write(folder)
     say(f"Open {page.absolute().as_uri()}")
     return folder

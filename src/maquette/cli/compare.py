@@ -3,16 +3,15 @@
 Run the command again to resume: completions and judgements are kept as they are made.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts import ConfigError
 from maquette.artifacts.files import digest, locked
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import CompareStage
 from maquette.evaluation.completions import sampled_completions, show_comparison, write_comparison
+from maquette.evaluation.model_outputs import baseline_of, read_model_outputs
 from maquette.evaluation.policy_comparison import comparison_identity, judge_completions
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.model.loading import find_checkpoint
@@ -22,15 +21,17 @@ from maquette.tracking import start_run
 def run(config: CompareStage) -> dict[str, Any]:
     """Judges every model against the baseline; writes comparison.json, index.html, figures, the completions and the
     journal of judgements, and returns the JSON's content."""
-    if len(config.models) < 2:
-        raise ConfigError("There is nothing to compare.", "Name two models or more: models=[run-a,run-b].")
+    given, published = read_model_outputs(config.model_outputs) if config.model_outputs else ([], {})
+    names = [*config.models, *published, *config.systems()]
+    baseline = baseline_of(names, config.baseline)
     if config.feedback.kind == "callable":
         CallableAnnotator(config.feedback.callable)  # raises where it can't be imported, before anything is sampled
     folders = {name: find_checkpoint(name, config.outputs) for name in config.models}
-    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_WHAT}
+    folders |= {name: folders[model] for name, (model, _) in config.systems().items()}
+    settings = config.identity() | ({"published": digest(published)} if published else {})
     asked = comparison_identity(settings, config.feedback, config.prompts, folders, config.outputs)
     folder = Path(config.outputs) / "comparisons" / f"{config.feedback.kind}-{digest(asked)[:8]}"
-    params, tags = {**asked, "models": ", ".join(map(str, folders))}, {"kind": "comparison"}
+    params, tags = {**asked, "models": ", ".join(names)}, {"kind": "comparison"}
     with (
         locked(folder),
         start_run(
@@ -41,8 +42,9 @@ def run(config: CompareStage) -> dict[str, Any]:
         prompts, completions = sampled_completions(
             folders, folder / "answers.json", config.prompts, count=config.count, temperature=config.temperature,
             max_completion_length=config.max_completion_length, seed=config.seed, force=config.force,
+            given=given, systems={name: text for name, (_, text) in config.systems().items()},
         )  # fmt: skip
-        baseline = config.baseline or config.models[0]
+        completions |= {name: own[: len(prompts)] for name, own in published.items()}
         result = {"baseline": baseline, "level": config.level, "seed": config.seed, "asked": asked}
         result |= judge_completions(
             config.feedback, prompts, completions, baseline, journal=folder / "journal.jsonl", outputs=config.outputs,
@@ -52,7 +54,3 @@ def run(config: CompareStage) -> dict[str, Any]:
     print(json.dumps(result, indent=2, ensure_ascii=False)) if config.json else show_comparison(result)
     say(f"Open {page.absolute().as_uri()}")
     return result
-
-
-_NOT_WHAT = ("outputs", "force", "tracking", "models", "json", "level")
-"""Settings that decide neither completions nor judgements."""

@@ -63,8 +63,17 @@ def agree(value: Any) -> Any:
     return box[0]
 
 
+def sum_of_all_processes(values: Any) -> Any:
+    """The sum over all processes of a tensor of one shape, in every process."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
 def of_all_processes(value: Any) -> list[Any]:
-    """Every process's value, in the order of ranks: the first process writes a checkpoint for all."""
+    """Every process's value, in the order of ranks."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

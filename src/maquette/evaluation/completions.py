@@ -18,6 +18,7 @@ from maquette.feedback.policies import sample_many
 from maquette.feedback.prompts import open_prompts, read_prompts
 from maquette.model.loading import load_checkpoint
 from maquette.reports import terminal_table, write_page
+from maquette.text.chat import Message
 from maquette.tracking import RunLog
 
 FILE = "comparison.json"
@@ -35,18 +36,24 @@ def sampled_completions(
     temperature: float,
     seed: int,
     force: bool = False,
+    given: Sequence[Prompt] = (),
+    systems: Mapping[str, str] | None = None,
 ) -> tuple[list[Prompt], dict[str, Sequence[str]]]:
-    """The same prompts for every model of `folders`, at most `count`, and its completions: those in the file `kept`, or
-    sampled and put there. Raises `StageError` where a prompt does not fit a model, or the file is damaged."""
+    """The same prompts for every model of `folders`, at most `count`, and its completions: those in the file `cache`,
+    or sampled and put there. `given`: prompts instead of those that the settings name. `systems`: by the name of a
+    model, what its system prompt says; who judges does not see it.
+
+    Raises `StageError` where a prompt does not fit a model, or the file is damaged."""
     known: dict[str, list[str]] = {}
     if cache.exists() and not force:
         known = load_sealed(cache, hint="Remove it: the completions are sampled again.")["completions"]
-    chosen: list[Prompt] = []
+    chosen: list[Prompt] = list(given[:count])
     for name, place in folders.items():
         model, tokenizer = load_checkpoint(place)
         longest = max(1, model.config.max_position_embeddings - max_completion_length)
         chosen = chosen or _fitting(prompts, count, tokenizer, longest)
-        own = [render_prompt(tokenizer, one.messages, one.facts) for one in chosen]
+        system = (systems or {}).get(name)
+        own = [render_prompt(tokenizer, with_system(one.messages, system), one.facts) for one in chosen]
         if (most := max(len(one.ids) for one in own)) > longest:
             raise StageError(
                 f"{name} has no room for a prompt of {most:,} tokens and a completion.",
@@ -59,6 +66,15 @@ def sampled_completions(
             known[name] = [row[0].answer for row in sampled]
             write_sealed(cache, {"completions": known})
     return chosen, {name: known[name] for name in folders}
+
+
+def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
+    """The conversation with `system` in its system prompt, after what stands there already."""
+    if system is None:
+        return list(messages)
+    before = [one["content"] for one in messages if one["role"] == "system"]
+    others = [one for one in messages if one["role"] != "system"]
+    return [{"role": "system", "content": "\n\n".join([*before, system])}, *others]
 
 
 def _fitting(prompts: PromptsConfig, count: int, tokenizer: Any, longest: int) -> list[Prompt]:

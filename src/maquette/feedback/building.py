@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.data.process_group import process_group
 from maquette.feedback.annotators.custom import CallableAnnotator, CallableReward, FileAnnotator
 from maquette.feedback.annotators.language_model import AnswerCache, LanguageModelAnnotator
 from maquette.feedback.annotators.reward_model import LearnedReward, RewardModelAnnotator
@@ -165,7 +166,7 @@ class ConfiguredFeedback:
         def scores_of(model: LanguageModel, reference: LanguageModel | None) -> PolicyScores:
             return measure_policy(
                 model, tokenizer, prompts, rewards | watching, reference=reference, max_tokens=max_completion_length,
-                seed=1,
+                seed=1, group=process_group(),
             )  # fmt: skip
 
         def measure(model: LanguageModel, reference: LanguageModel) -> Mapping[str, float]:

@@ -15,8 +15,9 @@ from scipy.stats import binomtest
 
 from maquette.statistics import IntervalEstimate
 
-TOLERANCE = 0.02
-"""Gold reward below its highest so far at which it has fallen, beyond two standard errors of a validation."""
+TOLERANCE = 0.06
+"""Gold reward below its highest so far at which it has fallen: two standard errors of the difference of two validations
+on 256 prompts, of which the highest of several is one that came out high by chance."""
 
 SIGNALS = {
     "KL acceleration": "objective/kl",
@@ -44,10 +45,13 @@ def turning_point(gold: ArrayLike, tolerance: float = TOLERANCE) -> int | None:
 def warning_signals(metrics: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
     """Each signal over a run's iterations (n,), the higher the more alarming, from the metrics of `SIGNALS` (n,).
 
-    KL acceleration: the second difference of KL. Entropy: nats less than the first iteration's, as a share of it.
-    Length: any change, as a share of it. Disagreement and learned reward: more than at first. Value error: variance
-    that the value function does not explain. Signals without their metric are left out."""
+    KL acceleration: the second difference of KL. Entropy: nats a token less than the first iteration's, as a share of
+    it (of a completion it grows with the length). Length: any change, as a share of the first. Disagreement and learned
+    reward: more than at first. Value error: variance that the value function does not explain. Signals without their
+    metric are left out."""
     known = {name: np.asarray(metrics[key], float) for name, key in SIGNALS.items() if key in metrics}
+    if "entropy" in known and "length" in known:
+        known["entropy"] = known["entropy"] / np.maximum(known["length"], 1e-9)
     signals = {}
     for name, values in known.items():
         change = values - values[0]

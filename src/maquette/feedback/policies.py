@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import progress
 from maquette.data.conversations import Prompt
+from maquette.data.process_group import ProcessGroup, of_all_processes
 from maquette.feedback.comparison import Comparison
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.prompts import open_prompts, say_left_out
@@ -25,6 +26,7 @@ from maquette.objectives.completions import (
     completion_kl,
     sample_completions,
 )
+from maquette.objectives.environment import parts_of
 from maquette.statistics import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
@@ -71,19 +73,31 @@ def measure_policy(
     max_tokens: int = 20,
     temperature: float = 1.0,
     seed: int = 0,
+    group: ProcessGroup | None = None,
 ) -> PolicyScores:
     """Samples one completion of each prompt and scores it; the random numbers of a prompt are the same for every
     policy.
 
-    `temperature=0` is greedy. The KL divergence is 0 where no `reference` is given or the choice is greedy.
+    `temperature=0` is greedy. The KL divergence is 0 where no `reference` is given or the choice is greedy. The
+    processes of `group`, which call this together, share the prompts out, and each gets the scores of all.
     """
+    group = group or ProcessGroup()
+    mine = list(parts_of(len(prompts), group.size))[group.rank]
     completions = sample_completions(
-        model, tokenizer, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed
+        model, tokenizer, prompts[mine], max_tokens=max_tokens, temperature=temperature, seed=seed, first=mine.start
     )
     kl = np.zeros(len(completions))
     if reference is not None and temperature > 0:
         kl = completion_kl(model, reference, completions, temperature=temperature)
-    scores = {name: np.array(checked_scores(reward, completions)) for name, reward in rewards.items()}
+    scores = {
+        name: np.array(checked_scores(reward, completions)) if completions else np.zeros(0)
+        for name, reward in rewards.items()
+    }
+    if group.size > 1:
+        parts = of_all_processes((completions, kl, scores))
+        completions = [one for part in parts for one in part[0]]
+        kl = np.concatenate([part[1] for part in parts])
+        scores = {name: np.concatenate([part[2][name] for part in parts]) for name in rewards}
     words = np.array([len(words_of(one.answer)) for one in completions], dtype=float)
     return PolicyScores(tuple(completions), scores, kl, words)
 

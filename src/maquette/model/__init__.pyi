@@ -1,6 +1,7 @@
 from .architecture import (
     CustomConfig as CustomConfig,
     LSTMConfig as LSTMConfig,
+    MixtureOfExpertsConfig as MixtureOfExpertsConfig,
     TransformerConfig as TransformerConfig,
 )
 from .cache import (

@@ -21,15 +21,16 @@ from torch import nn
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.reading import load_table, reading, short
 from maquette.artifacts.targets import build
+from maquette.model.experts import StackedLinear
 from maquette.model.heads import LanguageModel, Model, ScalarModel
 
 if TYPE_CHECKING:
     from maquette.model.hf.family import ModelFamily
 
 LAYERS = ("query", "key", "value", "output", "gate", "up", "down")
-"""The linear layers of a block, in this project's names."""
+"""The linear layers of a block, in this project's names. Of a mixture of experts those of attention are adapted."""
 
-_CHANGE_THE_MODEL = ("bias", "modules_to_save", "trainable_token_indices", "layer_replication")
+_CHANGE_THE_MODEL = ("bias", "modules_to_save", "trainable_token_indices", "layer_replication", "target_parameters")
 _LEAVE_THE_WEIGHTS = (None, True, "gaussian", "orthogonal")
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -61,7 +62,14 @@ def attach(model: nn.Module, node: Mapping[str, Any], *, seed: int = 0) -> None:
             f"adapter.init_lora_weights={node['init_lora_weights']} changes the model's own weights.",
             f"Allowed: {', '.join(str(value).lower() for value in _LEAVE_THE_WEIGHTS[1:])}.",
         )
-    config = build(dict(node), key="adapter", target_modules=node.get("target_modules") or list(LAYERS))
+    stacked = {name.rpartition(".")[2] for name, one in model.named_modules() if isinstance(one, StackedLinear)}
+    layers = node.get("target_modules") or [layer for layer in LAYERS if layer not in stacked]
+    if named := [layer for layer in layers if layer in stacked]:
+        raise ConfigError(
+            f"adapter.target_modules names {named[0]}, whose matrices are a stack, one for each expert.",
+            f"Adapters go on {', '.join(layer for layer in LAYERS if layer not in stacked)} of a mixture of experts.",
+        )
+    config = build(dict(node), key="adapter", target_modules=layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -195,5 +203,8 @@ def _their_names(model: LanguageModel | ScalarModel, family: "ModelFamily") -> d
     return {
         stored.ours[0].removesuffix(".weight"): stored.name.removesuffix(".weight")
         for stored in family.tensors(model.config)
-        if len(stored.ours) == 1 and stored.ours[0].endswith(".weight") and not stored.transposed
+        if len(stored.ours) == 1
+        and stored.ours[0].endswith(".weight")
+        and not stored.transposed
+        and stored.expert is None
     }

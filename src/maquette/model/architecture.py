@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.settings import is_dotted, unknown_choice
 from maquette.model.core_config import CoreConfig, ParameterCount
+from maquette.model.experts_config import ExpertSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -142,6 +143,11 @@ class TransformerConfig(CoreConfig):
         return is_gated(self.activation)
 
     @property
+    def feed_forward_weights(self) -> int:
+        """Entries of the feed-forward matrices of one layer that a token meets."""
+        return (3 if self.is_gated else 2) * self.hidden_size * self.inner_width
+
+    @property
     def query_key_value_bias(self) -> bool:
         """Whether the query, key and value projections have biases."""
         return self.bias if self.attention_bias is None else self.attention_bias
@@ -163,7 +169,7 @@ class TransformerConfig(CoreConfig):
         return self._counted(_transformer_parameters(self))
 
     def forward_flops(self, tokens: int, context: int) -> tuple[int, int]:
-        feed_forward = 2 * tokens * self.num_hidden_layers * _feed_forward_weights(self)
+        feed_forward = 2 * tokens * self.num_hidden_layers * self.feed_forward_weights
         if self.attention is not None:
             from maquette.model.custom_counts import attention_flops
 
@@ -176,6 +182,34 @@ class TransformerConfig(CoreConfig):
         scores_and_sums = 2 * 2 * seen * self.num_attention_heads * self.width_of_head
         matrices = 2 * tokens * self.num_hidden_layers * _attention_weights(self)
         return feed_forward + matrices, tokens * scores_and_sums
+
+
+@dataclass(frozen=True)
+class MixtureOfExpertsConfig(ExpertSettings, TransformerConfig):
+    """The shape of a transformer with experts (experts.py) in place of each feed-forward."""
+
+    kind: ClassVar[str] = "moe"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_experts(activation=self.activation, bias=self.bias)
+
+    @property
+    def feed_forward_weights(self) -> int:
+        return self.active_experts * 3 * self.hidden_size * self.inner_width + self.num_experts * self.hidden_size
+
+    @property
+    def description(self) -> str:
+        return f"{super().description}, {self.num_experts} experts"
+
+    @property
+    def numbers_per_token(self) -> int:
+        experts = self.active_experts * (2 * self.hidden_size + 3 * self.inner_width)  # a vector goes in, one comes out
+        return self.num_hidden_layers * (8 * self.hidden_size + experts + 2 * self.num_experts)
+
+    def parameters(self) -> ParameterCount:
+        idle = self.idle_experts * 3 * self.hidden_size * self.inner_width
+        return dataclasses.replace(super().parameters(), inactive=self.num_hidden_layers * idle)
 
 
 def is_gated(activation: str) -> bool:
@@ -301,7 +335,9 @@ def _check_dropout(dropout: float) -> None:
         raise ConfigError(f"dropout={dropout} is out of range.", "Allowed: at least 0 and below 1.")
 
 
-KINDS: dict[str, Any] = {config.kind: config for config in (TransformerConfig, LSTMConfig, CustomConfig)}
+KINDS: dict[str, Any] = {
+    config.kind: config for config in (TransformerConfig, MixtureOfExpertsConfig, LSTMConfig, CustomConfig)
+}
 """Configurations by the name that stands in files; a user's architectures are all `custom`."""
 
 
@@ -309,7 +345,7 @@ def _transformer_parameters(config: TransformerConfig) -> int:
     queries = config.num_attention_heads * config.width_of_head
     key_values = config.key_value_heads * config.width_of_head
     norm = config.hidden_size * (2 if config.normalization == "layernorm" and config.bias else 1)
-    layer = _feed_forward_weights(config) + 2 * norm
+    layer = config.feed_forward_weights + 2 * norm
     if config.bias:
         layer += config.inner_width * (2 if config.is_gated else 1) + config.hidden_size
     if config.activation not in ACTIVATIONS:
@@ -336,11 +372,6 @@ def _transformer_parameters(config: TransformerConfig) -> int:
 def _attention_weights(config: TransformerConfig) -> int:
     """Entries of the query, key, value and output matrices of one layer."""
     return 2 * config.hidden_size * config.width_of_head * (config.num_attention_heads + config.key_value_heads)
-
-
-def _feed_forward_weights(config: TransformerConfig) -> int:
-    """Entries of the feed-forward matrices of one layer."""
-    return (3 if config.is_gated else 2) * config.hidden_size * config.inner_width
 
 
 def describe_architecture(config: CoreConfig) -> dict[str, Any]:

@@ -198,7 +198,9 @@ def attend_apart(query: Tensor, key: Tensor, value: Tensor, seen: PackedSequence
     """What `_varlen` computes, one sequence after another in plain torch; a window in pieces as long as it is."""
     grouped = query.size(1) != key.size(1)
     query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, heads, all, W)
-    bounds = zip(*(cu_seq.tolist() for cu_seq in seen[:2]), strict=True)
+    bounds = zip(
+        _bounds(seen.cu_seq_q, seen.max_q, query.size(2)), _bounds(seen.cu_seq_k, seen.max_k, key.size(2)), strict=True
+    )
     parts = []
     for (first, first_key), (end, end_key) in itertools.pairwise(bounds):
         if end == first:
@@ -220,3 +222,11 @@ def attend_apart(query: Tensor, key: Tensor, value: Tensor, seen: PackedSequence
                 )
             )  # fmt: skip
     return torch.cat(parts, dim=2)[0].transpose(0, 1)
+
+
+def _bounds(cu_seq: Tensor, longest: int, total: int) -> list[int]:
+    """The cumulative lengths; where all are the longest, without looking: fake tensors, by which memory is predicted,
+    have no values."""
+    if (len(cu_seq) - 1) * longest == total:
+        return list(range(0, total + 1, longest))
+    return cu_seq.tolist()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.model.architecture import LSTMConfig, TransformerConfig
@@ -59,10 +60,37 @@ class KeyValueCache:
         self.last_token = tokens[:, -1:].clone()
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with `rows` (their numbers, int64) alone."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.starts = None if self.starts is None else self.starts[rows]
+        """Goes on with `rows` (their numbers, int64) alone, without the columns that none of them sees."""
+        starts = None if self.starts is None else self.starts[rows]
+        first = 0 if starts is None else int(starts.min())
+        self.keys, self.values = self.keys[:, rows, :, first:], self.values[:, rows, :, first:]
+        self.length, self.used = self.length - first, self.used - first
+        self.starts = None if starts is None else column_starts(starts - first, self.keys.device)
         self.last_token = None if self.last_token is None else self.last_token[rows]
+
+    def join(self, rows: Tensor, other: "KeyValueCache", room: int) -> None:
+        """Goes on with `rows` and, behind them, those of `other`, all ending at one column; `room`: columns to come."""
+        device, columns = self.keys.device, []
+        for one, chosen in ((self, rows), (other, slice(None))):
+            starts = (
+                torch.zeros(one.keys.size(1), dtype=torch.int64, device=device) if one.starts is None else one.starts
+            )
+            columns.append((one, chosen, starts[chosen]))
+        filled = max(one.used - int(starts.min()) for one, _, starts in columns)
+        count = sum(len(starts) for *_, starts in columns)
+        shape = (self.keys.size(0), count, self.keys.size(2), filled + room, self.keys.size(4))
+        keys, values = (torch.zeros(shape, device=device, dtype=self.keys.dtype) for _ in range(2))
+        end = 0
+        for one, chosen, starts in columns:
+            begin, end = end, end + len(starts)
+            first = int(starts.min())
+            part = slice(filled - (one.used - first), filled)
+            keys[:, begin:end, :, part] = one.keys[:, chosen, :, first : one.used]
+            values[:, begin:end, :, part] = one.values[:, chosen, :, first : one.used]
+        self.starts = column_starts(torch.cat([starts - one.used + filled for one, _, starts in columns]), device)
+        self.keys, self.values, self.length, self.used = keys, values, filled + room, filled
+        assert self.last_token is not None and other.last_token is not None
+        self.last_token = torch.cat([self.last_token[rows], other.last_token])
 
 
 class RecurrentCache:
@@ -87,6 +115,12 @@ class RecurrentCache:
         """Goes on with `rows` (their numbers, int64) alone."""
         self.hidden, self.cell = self.hidden[:, rows], self.cell[:, rows]
         self.starts = None if self.starts is None else self.starts[rows]
+
+    def join(self, rows: Tensor, other: "RecurrentCache", room: int) -> None:
+        """Goes on with `rows` and, behind them, those of `other`; where texts began matters no more."""
+        self.hidden = torch.cat([self.hidden[:, rows], other.hidden], dim=1)
+        self.cell = torch.cat([self.cell[:, rows], other.cell], dim=1)
+        self.used, self.starts = max(self.used, other.used), None
 
 
 class RereadingCache:
@@ -118,6 +152,16 @@ class RereadingCache:
         """Goes on with `rows` (their numbers, int64) alone."""
         self.tokens = self.tokens[rows]
         self.starts = None if self.starts is None else self.starts[rows]
+
+    def join(self, rows: Tensor, other: "RereadingCache", room: int) -> None:
+        """Goes on with `rows` and, behind them, those of `other`, all ending at one column."""
+        used, parts = max(self.used, other.used), []
+        for one, chosen in ((self, rows), (other, slice(None))):
+            starts = torch.zeros(len(one.tokens), dtype=torch.int64) if one.starts is None else one.starts
+            shift = used - one.used
+            parts.append((F.pad(one.tokens, (shift, 0))[chosen], starts.to(self.tokens.device)[chosen] + shift))
+        self.tokens = torch.cat([tokens for tokens, _ in parts])
+        self.starts = column_starts(torch.cat([starts for _, starts in parts]), self.tokens.device)
 
 
 Cache = KeyValueCache | RecurrentCache | RereadingCache

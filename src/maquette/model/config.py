@@ -1,5 +1,6 @@
 """Settings of a model: `conf/model/*.yaml`. Free of torch."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,10 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import is_dotted, plain_arguments, setting
 from maquette.artifacts.targets import check_target
 from maquette.model.architecture import ACTIVATIONS
+from maquette.model.experts_config import ExpertSettings
+
+EXPERTS = tuple(field.name for field in dataclasses.fields(ExpertSettings))
+"""Settings of mixtures of experts; null: as in `ExpertSettings`."""
 
 ACTIVATION_CHECKPOINTING = ("none", "block", "selective")
 """How much is computed again in the backward pass; see `maquette.model.activation_checkpointing`."""
@@ -17,7 +22,7 @@ ACTIVATION_CHECKPOINTING = ("none", "block", "selective")
 class ModelConfig:
     """`conf/model/*.yaml`: the architecture. Sizes left null come from the recipe (`size=`)."""
 
-    kind: str = setting("transformer", "architecture", choices=("transformer", "lstm"), own=True)
+    kind: str = setting("transformer", "architecture", choices=("transformer", "moe", "lstm"), own=True)
     settings: dict[str, Any] = setting(dict, "of a kind of your own: what it is built with besides its size")
     hidden_size: int | None = setting(None, "width of the residual stream; by default the recipe's", minimum=4)
     num_hidden_layers: int | None = setting(None, "number of layers; by default the recipe's", minimum=1)
@@ -45,6 +50,15 @@ class ModelConfig:
     logit_softcap: float | None = setting(None, "logits are squashed to +- this by tanh", minimum=1.0)
     token_shift: bool = setting(True, "each embedding takes a learned share of the previous token's")
     dropout: float = setting(0.0, "dropout in embeddings, attention and feed-forward", minimum=0.0, maximum=0.9)
+    num_experts: int | None = setting(None, "kind=moe: feed-forwards to choose from", minimum=1)
+    num_experts_per_tok: int | None = setting(None, "kind=moe: experts that a token goes through", minimum=1)
+    n_shared_experts: int | None = setting(None, "kind=moe: further experts, for every token", minimum=0)
+    norm_topk_prob: bool | None = setting(None, "kind=moe: the weights of a token's experts add up to 1")
+    router_aux_loss_coef: float | None = setting(None, "kind=moe: weight of the load-balancing loss", minimum=0.0)
+    router_z_loss_coef: float | None = setting(None, "kind=moe: weight of the router's z-loss", minimum=0.0)
+    router_bias_update_rate: float | None = setting(
+        None, "kind=moe: a bias balances loads without a loss, moved by this in a step; 0: none", minimum=0.0
+    )
 
     def validate(self) -> None:
         """Raises `ConfigError` for a user's part that is not there, or settings that mean nothing to it."""
@@ -57,6 +71,8 @@ class ModelConfig:
                 f"model.attention={self.attention} is not the name of a class.",
                 "Write it as package.module.Class, or leave it out for the usual attention.",
             )
+        if self.kind == "transformer" and (given := [name for name in EXPERTS if getattr(self, name) is not None]):
+            raise ConfigError(f"model.{given[0]} means nothing to a dense model.", "Use model=moe.")
         if not is_dotted(self.kind):
             if self.settings:
                 raise ConfigError("model.settings belong to a model.kind of your own.", "Leave them out.")
@@ -80,6 +96,12 @@ class ModelConfig:
     def foreign_node(self) -> dict[str, Any] | None:
         """The node with a `_target_` of a user's that it means; None of ours."""
         return {"_target_": self.kind, **self.settings} if is_dotted(self.kind) else None
+
+    @property
+    def experts(self) -> dict[str, Any] | None:
+        """Settings of the experts that are given; None of a dense model."""
+        given = {name: getattr(self, name) for name in EXPERTS}
+        return {name: value for name, value in given.items() if value is not None} if self.kind == "moe" else None
 
     @property
     def own_code(self) -> tuple[str, ...]:

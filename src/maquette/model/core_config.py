@@ -17,15 +17,21 @@ from maquette.artifacts.errors import ConfigError
 @dataclass(frozen=True)
 class ParameterCount:
     """Parameters by part. `core` is everything but the two vocabulary matrices. A tied matrix is counted once, as the
-    head, where it is multiplied with: so `core + head`, the N of a law, means the same in tied and untied models."""
+    head, where it is multiplied with: so `core + head`, the N of a law, means the same in tied and untied models.
+    `core` are those that a token uses; `inactive` those of the experts that it does not go through."""
 
     embedding: int
     core: int
     head: int
+    inactive: int = 0
+
+    @property
+    def active(self) -> int:
+        return self.embedding + self.core + self.head
 
     @property
     def total(self) -> int:
-        return self.embedding + self.core + self.head
+        return self.active + self.inactive
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ class Decoder:
     def __init__(self, core: Transformer, cache: KeyValueCache) -> None:
         self.core, self.cache, self.config = core, cache, core.config
         self.layers = cast("list[Block]", list(core.layers))
-        columns = torch.arange(cache.length, device=cache.keys.device)
-        # (B, 1, 1, columns): what a row may see, needed only where rows begin at different columns
-        self.visible = None if cache.starts is None else (columns >= cache.starts[:, None])[:, None, None]
+        self._see()
         self.rotation: tuple[Tensor, Tensor] | None = None
         if self.config.positions == "rotary":
-            self.rotation = rotary_table(columns, self.config.width_of_head, self.config.rope_theta, cache.keys.dtype)
+            positions = torch.arange(cache.length, device=cache.keys.device)
+            dtype = core.embedding.weight.dtype
+            self.rotation = rotary_table(positions, self.config.width_of_head, self.config.rope_theta, dtype)
 
     def __call__(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """`positions (B,)`: where each token stands in its row; by default all in the next column."""
@@ -59,8 +59,13 @@ class Decoder:
     def keep(self, rows: Tensor) -> None:
         """Goes on with `rows` alone, in the cache too."""
         self.cache.keep(rows)
-        if self.visible is not None:
-            self.visible = self.visible[rows]
+        self._see()
+
+    def _see(self) -> None:
+        cache = self.cache
+        columns = torch.arange(cache.length, device=cache.keys.device)
+        # (B, 1, 1, columns): what a row may see, needed only where rows begin at different columns
+        self.visible = None if cache.starts is None else (columns >= cache.starts[:, None])[:, None, None]
 
     def _attend(
         self,
@@ -100,7 +105,7 @@ def _normalized(norm: nn.Module, x: Tensor) -> Tensor:
 
 def _turned(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """`transformer.rotate` of `vectors (B, heads, W)`, with fewer results in between."""
-    turned = torch.empty_like(vectors)
+    turned = torch.empty_like(vectors, dtype=cosine.dtype)
     (first, second), (new_first, new_second) = vectors.chunk(2, dim=-1), turned.chunk(2, dim=-1)
     torch.mul(first, cosine, out=new_first).addcmul_(second, sine, value=-1)
     torch.mul(second, cosine, out=new_second).addcmul_(first, sine)

@@ -21,7 +21,7 @@ Model = TypeVar("Model", "LanguageModel", "ScalarModel")
 
 def build_core(config: CoreConfig, *, seed: int = 0) -> Core:
     """The core that a configuration describes, with the initial weights of `seed`."""
-    kinds: dict[str, type[Core]] = {"transformer": Transformer, "lstm": LSTM, "custom": CustomCore}
+    kinds: dict[str, type[Core]] = {"transformer": Transformer, "moe": Transformer, "lstm": LSTM, "custom": CustomCore}
     return kinds[config.kind](config, seed=seed)  # type: ignore[arg-type]
 
 
@@ -68,11 +68,13 @@ class LanguageModel(nn.Module):
         return capped_logits(hidden, self.head_weight, self.config.logit_softcap)
 
     def new_cache(self, batch: int, length: int, *, starts: Tensor | None = None) -> Cache:
-        """An empty cache of this model's kind, device and precision: see `cache.new_cache`."""
+        """An empty cache of this model's kind, on its device, in the number format it computes in."""
         weight = self.head_weight
         if isinstance(self.core, CustomCore) and (own := self.core.new_cache(batch, length, starts)) is not None:
             return own
-        return new_cache(self.config, batch, length, weight.device, weight.dtype, starts=starts)
+        kind = weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        return new_cache(self.config, batch, length, weight.device, dtype, starts=starts)
 
 
 @torch.no_grad()

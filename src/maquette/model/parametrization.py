@@ -8,7 +8,7 @@ With m = width / `base_hidden_size`, for Adam:
 |---|---|---|---|
 | embedding, gains, biases, token shift | 1 | 1 | input weights: constant |
 | hidden matrices | m^-1/2 | 1/m | variance 1/fan_in, rate 1/fan_in |
-| head | 1/m | 1/m | variance 1/fan_in^2, rate 1/fan_in |
+| head, router of experts | 1/m | 1/m | variance 1/fan_in^2, rate 1/fan_in |
 | query matrices, further | (W_0/W)^1/2 | (W_0/W)^1/2 | attention logits q.k / W instead of q.k / sqrt(W) |
 
 W is the width of a head and W_0 = `base_head_dim`. This is table 3's form, without multipliers in the forward pass;
@@ -67,6 +67,8 @@ def _kind(name: str) -> str:
     parts = name.split(".")
     if not parts[-1].startswith("weight") or any(part.endswith("norm") for part in parts):
         return "constant"
+    if "router" in parts:  # as wide as there are experts, however wide the model is
+        return "head"
     if {"layers", "lstm"}.intersection(parts):
         return "hidden"
     return "head" if {"head", "score"}.intersection(parts) else "constant"

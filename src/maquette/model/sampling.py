@@ -123,10 +123,12 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
     total = cumulative[:, -1:]
-    require_finite(total)
+    if total.device.type == "cpu":  # elsewhere looking would have to wait; whoever looks at the tokens asks then
+        require_finite(total)
     # Rounding may lift u * total to total itself, which no token's interval holds.
     target = torch.minimum(uniform.double()[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    chosen = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    return chosen if total.device.type == "cpu" else chosen.clamp(max=logits.size(-1) - 1)
 
 
 def uniform_numbers(seed: int, count: int) -> Tensor:

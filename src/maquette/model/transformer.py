@@ -3,7 +3,7 @@
 Notable:
 - normalisation before each block (RMSNorm or LayerNorm) and once at the end
 - rotary positions on the halves of a head as in Llama, or learned ones as in GPT-2
-- SwiGLU, GELU (tanh form) or squared ReLU
+- SwiGLU, GELU (tanh form) or squared ReLU; or a mixture of experts (experts.py)
 - multi-head, grouped-query or multi-query attention, with or without QK-norm
 - token shift: each embedding takes a learned share of the previous token's, which for small models is worth more than
   half again the compute; off for imported families
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
-from maquette.model.architecture import ACTIVATIONS, TransformerConfig
+from maquette.model.architecture import ACTIVATIONS, MixtureOfExpertsConfig, TransformerConfig
 from maquette.model.attention import (
     PackedSequences,
     Seen,
@@ -33,6 +33,7 @@ from maquette.model.attention import (
 )
 from maquette.model.cache import KeyValueCache, RereadingCache
 from maquette.model.custom_parts import attention_keeps_cache, make_activation, make_attention
+from maquette.model.experts import MixtureOfExperts
 from maquette.model.fused import RootMeanSquareNorm, SwiGLU, rotated_heads, use_fused_backward
 from maquette.model.initialization import initialize, unfilled_embedding
 from maquette.model.linear import Linear, are_plain
@@ -170,7 +171,7 @@ class Block(nn.Module):
         self.attention = Attention(config, layer) if config.attention is None else make_attention(config, layer)
         self.keeps_cache = attention_keeps_cache(config)
         self.feed_forward_norm = normalization(config)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = make_feed_forward(config)
         self.dropout = config.dropout
 
     def forward(
@@ -241,13 +242,14 @@ class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020), GELU in its tanh form (Hendrycks and Gimpel 2016), squared ReLU (So et al. 2021), or a
     user's (`custom_parts.Activation`)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, inner_width: int | None = None) -> None:
         super().__init__()
+        inner = inner_width or config.inner_width
         self.activation, self.is_gated = config.activation, config.is_gated
         if self.is_gated:
-            self.gate = Linear(config.hidden_size, config.inner_width, bias=config.bias)
-        self.up = Linear(config.hidden_size, config.inner_width, bias=config.bias)
-        self.down = Linear(config.inner_width, config.hidden_size, bias=config.bias)
+            self.gate = Linear(config.hidden_size, inner, bias=config.bias)
+        self.up = Linear(config.hidden_size, inner, bias=config.bias)
+        self.down = Linear(inner, config.hidden_size, bias=config.bias)
         self.own = None if self.activation in ACTIVATIONS else make_activation(self.activation)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -261,6 +263,14 @@ class FeedForward(nn.Module):
         if self.activation == "gelu":
             return self.down(F.gelu(self.up(hidden), approximate="tanh"))
         return self.down(F.relu(self.up(hidden)).square())
+
+
+def make_feed_forward(config: TransformerConfig) -> nn.Module:
+    """One for every token, or a mixture of experts; several shared ones are as one that is so many times as wide."""
+    if not isinstance(config, MixtureOfExpertsConfig):
+        return FeedForward(config)
+    shared = config.n_shared_experts * config.inner_width
+    return MixtureOfExperts(config, FeedForward(config, shared) if shared else None)
 
 
 class RMSNorm(nn.RMSNorm):

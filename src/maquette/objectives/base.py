@@ -31,7 +31,7 @@ Metrics = dict[str, Tensor]
 out; means are over those that have them."""
 
 _COUNTS = ("tokens", "epochs", "train/learning_rate")
-"""Values that only loggers get: no callback has a use for them."""
+"""Values that only loggers get: no callback has a use for them. So it is with what stands under `experts/layer_`."""
 
 
 class Objective(LightningModule, abc.ABC):
@@ -129,9 +129,14 @@ class Objective(LightningModule, abc.ABC):
         self._step = step
         if self._seen:
             self._steps.append(self._mean_of_step())
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step % every == 0 or step == self.trainer.max_steps:
+        if self.is_log_step:
             self.log_values(self._mean_of_window(step))
+
+    @property
+    def is_log_step(self) -> bool:
+        """Whether the step that has just ended is logged."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return self._step % every == 0 or self._step == self.trainer.max_steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._settle()
@@ -206,7 +211,7 @@ class Objective(LightningModule, abc.ABC):
         if self.trainer.sanity_checking:
             return
         for name, value in values.items():
-            if name not in _COUNTS:
+            if name not in _COUNTS and not name.startswith("experts/layer_"):
                 self.log(name, value, logger=False, prog_bar=name in ("train/loss", "validation/loss"))
         self._send(values, self.trainer.global_step)
 

@@ -40,7 +40,8 @@ class Completion:
     """An answer to be scored.
 
     `answer` is its text; `answer_ids` all that was generated, with the closing end of turn where `ended`. `facts` is
-    what the prompt's source knows of it.
+    what the prompt's source knows of it. `log_probs`: of the tokens when they were drawn, where another program drew
+    them (vllm_rollouts.py).
     """
 
     messages: tuple[Message, ...]
@@ -49,6 +50,7 @@ class Completion:
     answer_ids: tuple[int, ...]
     ended: bool
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    log_probs: tuple[float, ...] = ()
 
 
 class RewardFunction(Protocol):
@@ -88,28 +90,27 @@ def sample_completions(
     numbers: Sequence[int] | None = None,
     batch: int = 256,
 ) -> list[Completion]:
-    """One completion of each prompt, `batch` at a time: at most `max_tokens` tokens, or until the context is full.
+    """One completion of each prompt, of at most `max_tokens` tokens or until the context is full; `batch` at once.
 
     A completion draws its random numbers from (`seed`, its number) alone, so it is the same in any batch; `numbers` are
     by default those from `first` on. Raises `ConfigError` for a prompt that leaves no room in the context.
     """
-    completions: list[Completion] = []
     numbers = range(first, first + len(prompts)) if numbers is None else numbers
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        generations = generate(
-            model,
-            [prompt.ids for prompt in part],
-            sampling=Sampling(temperature=temperature),
-            max_tokens=max_tokens,
-            stop_ids=tuple(tokenizer.stop_ids),
-            seeds=[row_seed(seed, number) for number in numbers[start : start + batch]],
-        )
-        for prompt, one in zip(part, generations, strict=True):
-            # The end is looked for in the completion alone: a prompt has ends of its own turns.
-            ended = one.finish_reason == "stop_id"
-            text = tokenizer.decode(one.tokens[:-1] if ended else one.tokens, skip_special=True)
-            completions.append(Completion(prompt.messages, text, prompt.ids, one.tokens, ended, prompt.facts))
+    generations = generate(
+        model,
+        [prompt.ids for prompt in prompts],
+        sampling=Sampling(temperature=temperature),
+        max_tokens=max_tokens,
+        stop_ids=tuple(tokenizer.stop_ids),
+        seeds=[row_seed(seed, number) for number in numbers],
+        batch=batch,
+    )
+    completions: list[Completion] = []
+    for prompt, one in zip(prompts, generations, strict=True):
+        # The end is looked for in the completion alone: a prompt has ends of its own turns.
+        ended = one.finish_reason == "stop_id"
+        text = tokenizer.decode(one.tokens[:-1] if ended else one.tokens, skip_special=True)
+        completions.append(Completion(prompt.messages, text, prompt.ids, one.tokens, ended, prompt.facts))
     return completions
 
 
@@ -184,6 +185,14 @@ def padded_rows(completions: Sequence[Completion], device: torch.device | str = 
         tokens[row, :length] = torch.tensor([*one.prompt_ids, *one.answer_ids])
         mask[row, len(one.prompt_ids) - 1 : length - 1] = True
     return tokens.to(device), torch.tensor(lengths).to(device), mask.to(device)
+
+
+def drawn_log_probs(completions: Sequence[Completion], mask: Tensor) -> Tensor | None:
+    """Of the completions' tokens when they were drawn, `(N, S)`, zero outside `mask`; None where they are not known."""
+    if not any(one.log_probs for one in completions):
+        return None
+    values = [value for one in completions for value in one.log_probs]
+    return scattered(torch.tensor(values, device=mask.device), mask)
 
 
 # Divergence -----------------------------------------------------------------------------------------------------------

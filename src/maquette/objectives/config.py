@@ -180,6 +180,11 @@ class RolloutConfig(ObjectiveConfig):
     sample_prompts: int = setting(
         256, "held-out prompts that are answered at each validation, to measure reward and KL on", minimum=1
     )
+    rollout_backend: str | None = setting(
+        None,
+        "what samples the policy's completions: this program (null), or vLLM on the same GPU (vllm)",
+        choices=("vllm",),
+    )
 
     has_value = False
     """Whether a value function says what was to be expected."""

@@ -39,6 +39,7 @@ __all__ = [
     "simpo_loss",
     "soft_preference_loss",
     "token_log_probs",
+    "truncated_importance_weights",
     "whiten",
     "win_lose_loss",
 ]
@@ -217,6 +218,23 @@ def ppo_value_loss(
     plain, clipped = (values - returns).square(), (near - returns).square()
     loss = masked_mean(torch.maximum(plain, clipped), mask) / 2
     return loss, masked_mean((clipped > plain).to(plain.dtype), mask)
+
+
+def truncated_importance_weights(
+    log_probs: Tensor, drawn_log_probs: Tensor, mask: Tensor, *, ratio: str = "token", cap: float = 2.0
+) -> Tensor:
+    """What a token's loss weighs where another program drew it: `min(pi / mu, cap)`, `(B, S)`, zero outside the mask.
+
+    `log_probs (B, S)` of the policy before its first step, pi, and `drawn_log_probs (B, S)` of the program that
+    sampled, mu; with `ratio="completion"` of the whole completion. Without truncation the gradient would have no bias;
+    a token that the program found far less likely would then outweigh a batch (Ionides 2008, "Truncated importance
+    sampling"; for rollouts Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
+    A weight may as well multiply the advantage: it is positive, and the clipped loss is linear in the advantage's size.
+    """
+    log_ratio = torch.where(mask, log_probs - drawn_log_probs, torch.zeros_like(log_probs))
+    if ratio == "completion":
+        log_ratio = log_ratio.sum(dim=1, keepdim=True).expand_as(log_ratio)
+    return log_ratio.exp().clamp(max=cap) * mask
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ from maquette.model.heads import LanguageModel
 from maquette.objectives.base import Objective, Optimization
 from maquette.objectives.completions import sample_completions, token_statistics
 from maquette.objectives.config import RolloutConfig
+from maquette.objectives.environment import Environment
 from maquette.objectives.rollouts import (
     Collected,
-    Environment,
     RolloutLoader,
     Rollouts,
     RolloutSchedule,
@@ -126,9 +126,7 @@ class PolicyOptimization(Objective):
                 self.on_calibrated(*environment.calibrate(self.reference))
             completions, scores = environment.completions(self.model, iteration, schedule.rollout_batch_size)
         rollouts, metrics = collect_rollouts(self, environment, schedule, completions, scores)
-        for name in ("objective/kl", "objective/scores"):
-            metrics[name] = self._over_processes(metrics[name])
-        metrics["episode"] = float((iteration + 1) * schedule.rollout_batch_size * environment.group.size)
+        metrics["episode"] = float((iteration + 1) * len(completions))
         return rollouts, metrics
 
     def look_back(self, rollouts: Rollouts) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
@@ -208,16 +206,18 @@ class PolicyOptimization(Objective):
         feedback = getattr(self.datamodule, "feedback", None)
         if feedback is None:
             return {}
-        values = feedback.measure(self.model, self.reference)
+        with self._precision():
+            values = feedback.measure(self.model, self.reference)
         return {f"validation/{name}": value for name, value in values.items()}
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """Greedy completions of held-out prompts."""
         data = self.datamodule
         held_out = data.feedback.held_out[:_SAMPLES]
-        completions = sample_completions(
-            self.model, data.tokenizer, held_out, max_tokens=self.config.max_completion_length, temperature=0.0
-        )
+        with self._precision():
+            completions = sample_completions(
+                self.model, data.tokenizer, held_out, max_tokens=self.config.max_completion_length, temperature=0.0
+            )
         return [
             {"prompt": prompt.messages[-1]["content"], "text": completion.answer}
             for prompt, completion in zip(held_out, completions, strict=True)

@@ -28,6 +28,7 @@ from maquette.model.parametrization import STANDARD
 from maquette.objectives.base import Metrics, Optimization
 from maquette.objectives.completions import scattered
 from maquette.objectives.config import PolicyConfig
+from maquette.objectives.environment import Environment
 from maquette.objectives.losses import (
     AdaptiveKLController,
     explained_variance,
@@ -43,7 +44,6 @@ from maquette.objectives.losses import (
 from maquette.objectives.policy import PolicyOptimization
 from maquette.objectives.rollouts import (
     Collected,
-    Environment,
     RolloutBatch,
     Rollouts,
     RolloutSchedule,
@@ -162,7 +162,7 @@ class ProximalPolicyOptimization(PolicyOptimization):
     def collect(self, iteration: int, schedule: RolloutSchedule) -> Collected:
         """See `PolicyOptimization.collect`; then the KL penalty coefficient is steered."""
         rollouts, metrics = super().collect(iteration, schedule)
-        self.controller.update(metrics["objective/kl"], schedule.rollout_batch_size * self.environment.group.size)
+        self.controller.update(metrics["objective/kl"], len(rollouts.lengths))
         return rollouts, metrics
 
     def on_calibrated(self, mean: float, deviation: float) -> None:
@@ -233,8 +233,13 @@ class ProximalPolicyOptimization(PolicyOptimization):
         if config.target_kl is not None:
             self._approximate_kl.append(self._over_processes(float(approximate_kl * batch.weight)))
         of_iteration = {name: loss.new_tensor(value) for name, value in batch.metrics.items()}
-        self._last_shown = (loss.detach(), metrics | of_iteration)
-        return loss * batch.weight, {name: value * batch.weight for name, value in metrics.items()} | of_iteration
+        weighted = {name: value * batch.weight for name, value in metrics.items()} | of_iteration
+        # Of several processes each shows its part of a mean over all.
+        alone = self.environment.group.size == 1
+        self._last_shown = (loss.detach(), metrics | of_iteration) if alone else (
+            loss.detach() * batch.weight, weighted
+        )  # fmt: skip
+        return loss * batch.weight, weighted
 
     def _has_gone_too_far(self) -> bool:
         if self.config.target_kl is None:

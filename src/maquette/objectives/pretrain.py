@@ -15,6 +15,7 @@ from maquette.data import TokenBatch
 from maquette.data.pretraining_data import HeldOutBatch
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
+from maquette.objectives.balancing import ExpertBalance
 from maquette.objectives.base import Metrics, Objective, Optimization
 from maquette.objectives.completions import continue_documents
 from maquette.objectives.config import PretrainConfig
@@ -85,6 +86,36 @@ class Pretraining(Objective):
         super().on_load_checkpoint(checkpoint)
         if (phase := checkpoint.get("phase")) is not None:
             self.enter_phase(phase)
+
+    # Experts ----------------------------------------------------------------------------------------------------------
+
+    def set_model(self, model: nn.Module) -> None:
+        super().set_model(model)
+        self._balance = ExpertBalance.of(model)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self._balance is None:
+            return super().training_step(batch, batch_idx)
+        with self._balance.watching():
+            loss = super().training_step(batch, batch_idx)
+        added, metrics = self._balance.losses(self._over_processes)
+        self._seen[-1][1].update(metrics)
+        return loss + added
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self._balance is not None:  # here, before a checkpoint can be written
+            self._balance.move_biases()
+
+    def _mean_of_step(self) -> dict[str, Tensor]:
+        values = super()._mean_of_step()
+        return values if self._balance is None else values | self._balance.end_step(shown=self.is_log_step)
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        if self._trainer is None or self.trainer.world_size == 1:
+            return values
+        total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return total
 
     # Validation -------------------------------------------------------------------------------------------------------
 

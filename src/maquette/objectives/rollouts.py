@@ -1,138 +1,36 @@
 """Rollouts: the completions that a policy samples and learns from, what they are worth, and the batches of them.
 
-    Environment             prompts, and the reward of their completions
-    collect_rollouts        completions of the policy as it is -> tensors, with what they show
+    collect_rollouts        completions of the policy as it is (environment.py) -> tensors, with what they show
     RolloutLoader           an iteration's batches: several passes of minibatches
 
 All that is drawn is a pure function of (policy's weights, seed, iteration, place), and a checkpoint in mid-iteration
-holds the rollouts too, so a run that is killed, also while it samples, resumes to the same bits. Place s of a `(B, S)`
-tensor stands for the token that the logits of place s predict; `mask` is true for the tokens of the completion.
+holds the rollouts too, so a run that is killed, also while it samples, resumes to the same bits. Several processes
+share out what costs time (sampling, scoring, forward passes) and then know all of it: whatever is taken over a batch,
+such as the mean that advantages are whitened by, is taken over the whole one, and the number of processes changes
+nothing but the order of sums. Place s of a `(B, S)` tensor stands for the token that the logits of place s predict;
+`mask` is true for the tokens of the completion.
 """
 
 import dataclasses
-import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.artifacts import ConfigError, StageError
-from maquette.data.conversations import Prompt, PromptSource
-from maquette.data.process_group import ProcessGroup, of_all_processes
+from maquette.data.process_group import ProcessGroup, sum_of_all_processes
 from maquette.model import LanguageModel
 from maquette.objectives.completions import (
     Completion,
-    RewardFunction,
-    checked_scores,
+    drawn_log_probs,
     padded_rows,
-    sample_completions,
 )
-from maquette.objectives.config import RolloutConfig
-from maquette.objectives.losses import kl_estimate, masked_sum, overlong_penalty
-
-if TYPE_CHECKING:
-    from maquette.text import Tokenizer
-
-_ROW_SEEDS = 1 << 20
-"""Rows of one iteration; seeds of completions are counted on from iteration to iteration."""
-
-_FIRST_CALIBRATION_PROMPT = 1 << 40
-"""Prompts that scores are standardised on: far behind those of any iteration."""
-
-_FIRST_RESAMPLED_PROMPT = 1 << 41
-"""Prompts in place of those whose completions are all alike."""
-
-
-# Sampling and scoring -------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Environment:
-    """Prompts and a reward, as one process sees them.
-
-    `score_scale`: mean and standard deviation that scores are standardised by; None until `calibrate` has taken them.
-    """
-
-    config: RolloutConfig
-    tokenizer: "Tokenizer"
-    prompts: PromptSource
-    reward: RewardFunction
-    seed: int = 0
-    group: ProcessGroup = dataclasses.field(default_factory=ProcessGroup)
-    score_scale: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.config.normalize_scores:
-            self.score_scale = (0.0, 1.0)
-
-    def completions(self, model: LanguageModel, iteration: int, count: int) -> tuple[list[Completion], Tensor]:
-        """This process's `count` of an iteration, and their scores `(count,)`. Groups of equal scores teach nothing:
-        other prompts take their place, `resample_groups` times at most (Yu et al. 2025, section 3.2). Raises
-        `StageError` for a prompt that fills the context."""
-        mine, size = self.group.rank * count, self.config.completions_per_prompt
-        first, number = iteration * count * self.group.size + mine, iteration * _ROW_SEEDS + mine
-        prompts = [self.prompts[(first + row) // size] for row in range(count)]
-        completions = self._sample(model, prompts, range(number, number + count))
-        scores = self.scores(completions)
-        for attempt in range(self.config.resample_groups):
-            rows = of_equal(self.standardized(scores, completions), size).nonzero().flatten().tolist()
-            if not rows:
-                break
-            start = (iteration * self.config.resample_groups + attempt) * _ROW_SEEDS + mine
-            prompts = [self.prompts[_FIRST_RESAMPLED_PROMPT + (start + row) // size] for row in rows]
-            others = self._sample(model, prompts, [_FIRST_RESAMPLED_PROMPT + start + row for row in rows])
-            scores[rows] = self.scores(others)
-            for row, other in zip(rows, others, strict=True):
-                completions[row] = other
-        return completions, scores
-
-    def calibrate(self, reference: LanguageModel) -> tuple[float, float]:
-        """Takes the scale of the scores from completions of the reference: their mean and standard deviation."""
-        count = self.config.normalize_scores
-        prompts = [self.prompts[_FIRST_CALIBRATION_PROMPT + number] for number in range(count)]
-        numbers = range(_FIRST_CALIBRATION_PROMPT, _FIRST_CALIBRATION_PROMPT + count)
-        scores = self.scores(self._sample(reference, prompts, numbers)).double()
-        deviation = float(scores.std()) if count > 1 else 0.0
-        self.score_scale = float(scores.mean()), deviation if deviation > 1e-8 else 1.0
-        return self.score_scale
-
-    def scores(self, completions: Sequence[Completion]) -> Tensor:
-        """The reward's own numbers, `(N,)`. Raises `StageError` where one is not finite."""
-        return torch.tensor(checked_scores(self.reward, completions), dtype=torch.float64)
-
-    def standardized(self, scores: Tensor, completions: Sequence[Completion]) -> Tensor:
-        """What is optimised, `(N,)`: scores on their scale, less the penalties for a completion without an end and for
-        one that is nearly too long."""
-        assert self.score_scale is not None
-        mean, deviation = self.score_scale
-        config, endless = self.config, torch.tensor([not one.ended for one in completions])
-        standardized = (scores - mean) / deviation - config.missing_eos_penalty * endless
-        if config.overlong_buffer:
-            lengths = torch.tensor([len(one.answer_ids) for one in completions])
-            standardized -= overlong_penalty(lengths, config.max_completion_length, config.overlong_buffer)
-        return standardized.float()
-
-    def _sample(self, model: LanguageModel, prompts: Sequence[Prompt], numbers: Sequence[int]) -> list[Completion]:
-        config, context = self.config, model.config.max_position_embeddings
-        longest = max(len(prompt.ids) for prompt in prompts)
-        if longest >= context:
-            raise StageError(
-                f"A prompt has {longest:,} tokens; the policy's context holds {context:,} with the answer.",
-                "Leave such prompts out, or train a model with a longer context.",
-            )
-        return sample_completions(
-            model, self.tokenizer, prompts, max_tokens=config.max_completion_length, temperature=config.temperature,
-            seed=self.seed, numbers=numbers,
-        )  # fmt: skip
-
-
-def of_equal(scores: Tensor, size: int) -> Tensor:
-    """`(N,)` bool: whether all of a row's group, `size` consecutive ones of `scores (N,)`, are alike."""
-    groups = scores.view(-1, size)
-    return (groups == groups[:, :1]).all(dim=1).repeat_interleave(size)
+from maquette.objectives.environment import Environment, of_equal, parts_of
+from maquette.objectives.losses import kl_estimate, masked_mean, masked_sum, truncated_importance_weights
 
 
 @dataclass
@@ -157,6 +55,17 @@ class Rollouts:
         """Log-probabilities, values and the rest still zero."""
         tokens, lengths, mask = padded_rows(completions, device)
         return cls(tokens, lengths, mask, *(torch.zeros(mask.shape, device=mask.device) for _ in range(5)))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Rollouts"]) -> "Rollouts":
+        """The rows of all, padded to the longest."""
+        longest = max(part.tokens.size(1) for part in parts)
+
+        def padded(value: Tensor, part: "Rollouts") -> Tensor:
+            return value if value.dim() == 1 else F.pad(value, (0, longest - part.tokens.size(1)))
+
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: torch.cat([padded(getattr(part, name), part) for part in parts]) for name in names})
 
     def select(self, rows: Tensor | slice) -> "Rollouts":
         """Some rows, cut to the longest of them."""
@@ -222,13 +131,17 @@ def collect_rollouts(
     rollouts = Rollouts.of(completions, device)
     mask = rollouts.mask
     entropy, reference = torch.zeros_like(rollouts.log_probs), rollouts.reference_log_probs
-    for rows in schedule.groups():  # as the first pass will train on them
+    for rows in schedule.groups(environment.group.rank):  # as the first pass will train on them
         part = rollouts.select(rows)
         width = part.mask.size(1)
         log_probs, values, spread, theirs = policy.look_back(part)
         rollouts.log_probs[rows, :width], entropy[rows, :width], reference[rows, :width] = log_probs, spread, theirs
         if values is not None:
             rollouts.values[rows, :width] = values
+    if environment.group.size > 1:  # each has filled in its own rows, the others' are zero
+        whole = sum_of_all_processes(torch.stack([rollouts.log_probs, entropy, reference, rollouts.values]))
+        rollouts.log_probs, entropy, reference, rollouts.values = whole.unbind()
+        rollouts.reference_log_probs = reference
     kl = masked_sum(kl_estimate(rollouts.log_probs, reference), mask, dim=1)
     metrics = {
         "objective/kl": float(kl.mean()),
@@ -244,7 +157,16 @@ def collect_rollouts(
     if (size := environment.config.completions_per_prompt) > 1:
         metrics["frac_reward_zero_std"] = float(of_equal(standardized, size).float().mean())
     ended = torch.tensor([one.ended for one in completions], device=device)
-    return rollouts, metrics | policy.compute_advantages(rollouts, standardized, ended)
+    metrics |= policy.compute_advantages(rollouts, standardized, ended)
+    if (drawn := drawn_log_probs(completions, mask)) is not None:
+        ratio = getattr(environment.config, "ratio", "token")
+        weights = truncated_importance_weights(rollouts.log_probs, drawn, mask, ratio=ratio)
+        rollouts.advantages = rollouts.advantages * weights
+        metrics |= {
+            "sampling/importance_sampling_ratio/mean": float(masked_mean(weights, mask)),
+            "sampling/sampling_logp_difference/mean": float(masked_mean((rollouts.log_probs - drawn).abs(), mask)),
+        }
+    return rollouts, metrics
 
 
 # Batches --------------------------------------------------------------------------------------------------------------
@@ -252,14 +174,15 @@ def collect_rollouts(
 
 @dataclass(frozen=True)
 class RolloutSchedule:
-    """`rollout_batch_size` completions an iteration, read `ppo_epochs` times in `minibatches` optimiser steps of
-    `micro_batches` forward passes each. `unit` neighbours stay together."""
+    """`rollout_batch_size` completions an iteration and process, read `ppo_epochs` times in `minibatches` optimiser
+    steps of `micro_batches` forward passes each. `unit` neighbours stay together."""
 
     rollout_batch_size: int
     ppo_epochs: int
     minibatches: int
     micro_batches: int = 1
     unit: int = 1
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if self.rollout_batch_size < self.unit * self.minibatches * self.micro_batches:
@@ -279,25 +202,34 @@ class RolloutSchedule:
         """Micro-batches of an iteration."""
         return self.steps * self.micro_batches
 
-    def groups(self) -> list[slice]:
-        """The rows of each micro-batch of the first pass, in order."""
-        return [
-            slice((part.start + inner.start) * self.unit, (part.start + inner.stop) * self.unit)
-            for part in _parts(self.rollout_batch_size // self.unit, self.minibatches)
-            for inner in _parts(part.stop - part.start, self.micro_batches)
-        ]
+    @property
+    def units(self) -> int:
+        """Of an iteration, over all processes."""
+        return self.rollout_batch_size * self.processes // self.unit
 
+    def steps_rows(self) -> list[slice]:
+        """The rows of each optimiser step of a pass, over all processes: they do not depend on how many there are."""
+        return [self._rows(part) for part in parts_of(self.units, self.minibatches)]
 
-def _parts(size: int, number: int) -> Iterator[slice]:
-    """Cuts `size` rows into `number` consecutive parts that differ by at most one row."""
-    ends = [size * place // number for place in range(number + 1)]
-    return (slice(start, end) for start, end in itertools.pairwise(ends))
+    def groups(self, rank: int = 0) -> list[slice]:
+        """The rows of each micro-batch of the first pass of one process, in order."""
+        groups = []
+        for step in parts_of(self.units, self.minibatches):
+            share = list(parts_of(step.stop - step.start, self.processes))[rank]
+            for part in parts_of(share.stop - share.start, self.micro_batches):
+                start = step.start + share.start
+                groups.append(self._rows(slice(start + part.start, start + part.stop)))
+        return groups
+
+    def _rows(self, units: slice) -> slice:
+        return slice(units.start * self.unit, units.stop * self.unit)
 
 
 @dataclass
 class RolloutBatch:
-    """A micro-batch: some rollouts, what its means weigh in those of its minibatch, over tokens (`weight`) and over
-    completions (`share`), and what the iteration showed (the same in all of its batches)."""
+    """A micro-batch: some rollouts, what its means weigh over tokens (`weight`) and over completions (`share`), so that
+    the mean over the minibatch's micro-batches in all processes is that of the minibatch, and what the iteration showed
+    (the same in all of its batches)."""
 
     rollouts: Rollouts
     weight: float
@@ -347,12 +279,10 @@ class RolloutLoader:
         schedule = self.schedule
         number, inner = divmod(place, schedule.micro_batches)
         pass_, minibatch = divmod(number, schedule.minibatches)
-        rows, groups = self._order(pass_), schedule.groups()
-        first = minibatch * schedule.micro_batches
-        chosen = groups[first + inner]
-        # Means over a minibatch's tokens, whatever the micro-batches it comes in: each counts by its tokens.
-        whole = slice(groups[first].start, groups[first + schedule.micro_batches - 1].stop)
-        parts = schedule.micro_batches
+        rows, whole = self._order(pass_), schedule.steps_rows()[minibatch]
+        chosen = schedule.groups(self.group.rank)[minibatch * schedule.micro_batches + inner]
+        # Means over a minibatch's tokens, whatever the parts it comes in: each counts by its tokens.
+        parts = schedule.micro_batches * schedule.processes
         tokens = [int(rollouts.mask[rows[part]].sum()) for part in (chosen, whole)]
         share = parts * (chosen.stop - chosen.start) / (whole.stop - whole.start)
         weight = parts * tokens[0] / max(tokens[1], 1)
@@ -360,7 +290,7 @@ class RolloutLoader:
 
     def _order(self, pass_: int) -> Tensor:
         unit = self.schedule.unit
-        order = list(range(self.schedule.rollout_batch_size // unit))
+        order = list(range(self.schedule.units))
         if pass_:
             random.Random(f"{self.seed} {self.iteration} {pass_}").shuffle(order)
         return (torch.tensor(order)[:, None] * unit + torch.arange(unit)).flatten()
@@ -372,12 +302,12 @@ class RolloutLoader:
         }  # fmt: skip
         if self._held is not None and self.place < len(self):
             rollouts, metrics = self._held
-            state["held"] = of_all_processes({"trajectories": rollouts.state_dict(), "metrics": metrics})
+            state["held"] = [{"trajectories": rollouts.state_dict(), "metrics": metrics}]
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes from a state, at the beginning of a step with any number of micro-batches. Raises `StageError` where
-        it belongs to other processes."""
+        """Resumes from a state, at the beginning of a step with any number of processes and micro-batches. Raises
+        `StageError` where it lies within a step of others."""
         self.iteration, each = state["iteration"], self.schedule.micro_batches
         if "place" in state:  # of earlier versions: counts micro-batches
             self.place = state["place"]
@@ -390,11 +320,6 @@ class RolloutLoader:
             self.place = state["step"] * each + state["part"]
         self._held = None
         if "held" in state:
-            if len(state["held"]) != self.group.size:
-                raise StageError(
-                    f"The checkpoint lies within an iteration of {len(state['held'])} processes; there are "
-                    f"{self.group.size}.",
-                    "Go on with as many processes as before.",
-                )
-            held = state["held"][self.group.rank]
-            self._held = Rollouts(**held["trajectories"]), dict(held["metrics"])
+            # In earlier versions each process had a part of its own.
+            parts = [Rollouts(**held["trajectories"]) for held in state["held"]]
+            self._held = Rollouts.joined(parts), dict(state["held"][0]["metrics"])

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from maquette.model.experts import StackedLinear
 from maquette.model.parametrization import STANDARD, Parametrization
 
 _HIDDEN = {"layers", "lstm"}
@@ -15,7 +16,8 @@ _HIDDEN = {"layers", "lstm"}
 class ParameterGroups:
     """Every trainable parameter of a model, once.
 
-    `hidden`: matrices inside the layers (Muon's, where it is used); `matrices`: the other ones, that is the head;
+    `hidden`: matrices inside the layers (Muon's, where it is used), of experts a stack of them `(E, outputs, inputs)`;
+    `matrices`: the other ones, that is the head, and the routers of experts, which are heads over those;
     `embeddings`: tables of vectors that are looked up; `vectors`: gains, biases, shares. Weight decay is for
     matrices that multiply, hidden or not: an embedding's row only feels the tokens it stands for, and shrinking a
     gain or a bias regularises nothing.
@@ -44,7 +46,8 @@ def parameter_kinds(model: nn.Module) -> Kinds:
         elif parameter.ndim < 2:
             kind = "vectors"
         else:
-            kind = "hidden" if _HIDDEN.intersection(name.split(".")) else "matrices"
+            parts = name.split(".")
+            kind = "hidden" if _HIDDEN.intersection(parts) and "router" not in parts else "matrices"
         kinds[_plain(name)] = kind
     return kinds
 
@@ -78,13 +81,19 @@ def optimizer_groups(
 
     `parametrization` gives parameters their share of the rate; the decay of a step (rate x weight_decay) is the same
     for all, so that it does not fade as a width-scaled rate falls (Wang and Aitchison 2024). `hidden_apart`: hidden
-    matrices in a group of their own, marked `hidden` and at the whole rate. `kinds`: see `parameter_groups`.
+    matrices in a group of their own, marked `hidden` and at the whole rate; stacks of them, a matrix for each expert,
+    in one that is also marked `stacked`. `kinds`: see `parameter_groups`.
     """
     split = parameter_groups(model, kinds)
     shares = {id(p): parametrization.rate_factor(name, model) for name, p in model.named_parameters()}
-    groups = []
-    if hidden_apart and split.hidden:
-        groups.append({"params": split.hidden, "lr": learning_rate, "weight_decay": weight_decay, "hidden": True})
+    groups: list[dict[str, Any]] = []
+    if hidden_apart:
+        stacks = {id(p) for one in model.modules() if isinstance(one, StackedLinear) for p in one.parameters()}
+        whole: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "hidden": True}
+        for mark in ({}, {"stacked": True}):
+            alike = [parameter for parameter in split.hidden if (id(parameter) in stacks) == bool(mark)]
+            if alike:
+                groups.append({"params": alike} | whole | mark)
     decayed = split.matrices if hidden_apart else [*split.hidden, *split.matrices]
     for parameters, decay in ((decayed, weight_decay), ([*split.embeddings, *split.vectors], 0.0)):
         for share in dict.fromkeys(shares[id(parameter)] for parameter in parameters):

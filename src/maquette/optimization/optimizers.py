@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Adam, AdamW, Optimizer
 
 from maquette.artifacts import ConfigError
@@ -88,11 +89,40 @@ class Muon(OptimizerPair):
         hidden = [group | {"lr": muon_lr} for group in groups if group.get("hidden")]
         others = [group for group in groups if not group.get("hidden")]
         parts: list[Optimizer] = []
-        if hidden:
-            parts.append(torch.optim.Muon(hidden, lr=muon_lr, momentum=muon_momentum, weight_decay=weight_decay))
+        for kind in (torch.optim.Muon, _StackedMuon):
+            alike = [group for group in hidden if bool(group.get("stacked")) == (kind is _StackedMuon)]
+            if alike:
+                parts.append(kind(alike, lr=muon_lr, momentum=muon_momentum, weight_decay=weight_decay))
         if others:
             parts.append(AdamW(others, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
         super().__init__(*parts)
+
+
+class _StackedMuon(torch.optim.Muon):
+    """PyTorch's Muon for stacks of matrices `(E, outputs, inputs)`: each is orthogonalised by itself. Of a stack that
+    is shared out by its first dimension a process moves its own matrices, and needs no others'."""
+
+    def __init__(self, params: Iterable[dict[str, Any]], **settings: Any) -> None:
+        groups = list(params)
+        super().__init__([{**group, "params": [torch.zeros(1, 1)]} for group in groups], **settings)
+        for group, own in zip(self.param_groups, groups, strict=True):  # it insists on two dimensions here alone
+            group["params"] = own["params"]
+
+    def _init_group(self, group: Any, *lists: Any) -> bool:
+        stacks: tuple[list[torch.Tensor], ...] = ([], [], [])
+        is_complex = super()._init_group(group, *stacks)
+        for matrices, stack in zip(lists, stacks, strict=True):
+            matrices += [matrix for one in stack for matrix in _matrices(one)]
+        return is_complex
+
+
+@torch.no_grad()
+def _matrices(stack: torch.Tensor) -> Sequence[torch.Tensor]:
+    if isinstance(stack, DTensor):
+        if any(place.is_shard() and not place.is_shard(0) for place in stack.placements):
+            raise ConfigError("Muon needs each expert's matrix whole.", "Shard experts by their first dimension.")
+        stack = stack.to_local()
+    return stack.unbind()
 
 
 def wants_hidden_matrices(node: Node) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maquette.artifacts import ConfigError
-from maquette.model.architecture import TransformerConfig
+from maquette.model.architecture import MixtureOfExpertsConfig, TransformerConfig
 from maquette.model.core_config import CoreConfig, FlopCount, ParameterCount, count_parameters, training_flops
 from maquette.recipe.objectives import ObjectiveEntry
 from maquette.recipe.pretraining import Recipe, check_parametrization
@@ -134,5 +134,7 @@ def adapter_parameters(architecture: CoreConfig, adapter: Mapping[str, Any]) -> 
     sums |= {"gate": width + inner if architecture.activation == "swiglu" else 0, "up": width + inner}
     sums["down"] = inner + width
     names = adapter.get("target_modules") or list(sums)
+    if isinstance(architecture, MixtureOfExpertsConfig):  # whose experts are not adapted
+        names = [name for name in names if name not in ("gate", "up", "down")]
     rank = adapter.get("r", 8) if str(adapter.get("_target_", "")).endswith("LoraConfig") else 0
     return int(rank * architecture.num_hidden_layers * sum(sums[name] for name in sums if name in names))

@@ -1,11 +1,14 @@
 """From a number of parameters to the shape of a model: one homogeneous family from ten thousand to a hundred billion.
 
 Width is the family's only free number. Depth follows it slowly, head width even more slowly, and the feed-forward is a
-fixed multiple of it, up to a small correction that brings N (core and head) to the size that was asked for. Every
-member has at least two layers: with a single one a model can't learn to copy from its context (Olsson et al. 2022).
+fixed multiple of it, up to a small correction that brings N (core and head) to the size that was asked for. Of a
+sparse model N counts what a token uses: its experts are together as wide as a dense model's feed-forward, so that both
+cost the same compute, and the others come on top. Every member has at least two layers: with a single one a model
+can't learn to copy from its context (Olsson et al. 2022).
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -13,9 +16,10 @@ from dataclasses import dataclass
 
 from maquette.artifacts import ConfigError, MaquetteError
 from maquette.artifacts.settings import is_dotted
-from maquette.model.architecture import CustomConfig, LSTMConfig, TransformerConfig, is_gated
+from maquette.model.architecture import CustomConfig, LSTMConfig, MixtureOfExpertsConfig, TransformerConfig, is_gated
 from maquette.model.config import ModelConfig
 from maquette.model.core_config import CoreConfig, count_parameters
+from maquette.model.experts_config import ExpertSettings
 
 DEPTH_COEFFICIENT, DEPTH_EXPONENT = 0.345, 0.55
 """Layers = 0.345 width^0.55. Passes through 2 layers at width 24, 3 at 48 and 64, 4 at 80 (a sweep on two cores), 13
@@ -175,7 +179,8 @@ def _build(model: ModelConfig, width: int, depth: int, vocab_size: int, context:
     heads = _heads(model, width)
     if heads is None:
         return None
-    return TransformerConfig(
+    kind = TransformerConfig if model.experts is None else functools.partial(MixtureOfExpertsConfig, **model.experts)
+    return kind(
         vocab_size=vocab_size,
         hidden_size=width,
         num_hidden_layers=depth,
@@ -231,6 +236,8 @@ def _key_value_heads(model: ModelConfig, width: int, heads: int) -> int | None:
 def _feed_forward(model: ModelConfig, width: int, correction: float = 1.0) -> int:
     grain = next(grain for limit, grain in _FEED_FORWARD_GRAINS if width <= limit)
     ratio = GATED_RATIO if is_gated(model.activation) else PLAIN_RATIO
+    if model.experts is not None:  # those that a token goes through are together as wide
+        ratio /= ExpertSettings(**model.experts).active_experts
     return max(1, round(ratio * correction * width / grain)) * grain
 
 

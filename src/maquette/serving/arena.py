@@ -9,6 +9,7 @@ from here: a vote says only which side."""
 import contextlib
 import datetime
 import json
+import math
 import os
 import random
 import secrets
@@ -19,14 +20,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maquette.artifacts import StageError
+from maquette.artifacts import MaquetteError, StageError
 from maquette.artifacts.files import append_rows, cut_half_line, locked, write_text
 from maquette.artifacts.reading import CHECKSUM, check_seal, read_log, reading, sealed, unsealed
 from maquette.data.conversations import Preference
-from maquette.evaluation.arena import CHANGED
+from maquette.evaluation.arena import CHANGED, read_battles
+from maquette.evaluation.ratings import ELO, bradley_terry_ratings
 from maquette.text.chat import Message, check
 
-WINNERS = ("a", "b", "tie")
+BOTH_BAD = "tie (bothbad)"
+"""As LMArena's files have it; for ratings it is a tie."""
+
+WINNERS = ("a", "b", "tie", BOTH_BAD)
 SIDES = ("a", "b")
 BATTLES, PREFERENCES = "battles.jsonl", "preferences.jsonl"
 
@@ -104,7 +109,7 @@ class Arena:
             battle.counted = True
         row = {
             "model_a": battle.models["a"], "model_b": battle.models["b"],
-            "winner": winner if winner == "tie" else f"model_{winner}",
+            "winner": f"model_{winner}" if winner in SIDES else winner,
             "answer_a": battle.answers["a"], "answer_b": battle.answers["b"],
             "prompt": battle.messages[-1]["content"], "judge": judge, "messages": battle.messages,
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -127,6 +132,24 @@ class Arena:
             return sum(1 for _ in (self.folder / BATTLES).open("rb"))
         except FileNotFoundError:
             return 0
+
+    def ratings(self) -> dict[str, Any]:
+        """Of the votes so far, best first: Elo-like numbers with 90% intervals; `why` says where there are none."""
+        if not self.votes():
+            return {"models": [], "why": "There are no votes yet."}
+        try:
+            battles, _ = read_battles(self.folder / BATTLES)
+            winners, losers, ties = zip(*((one.winner, one.loser, one.tied) for one in battles), strict=True)
+            rated = bradley_terry_ratings(winners, losers, ties=ties)
+        except MaquetteError as error:
+            return {"models": [], "why": f"{error.message} {error.hint}".strip()}
+        rows = []
+        for name, interval in rated.intervals.items():
+            low, high = (1000 + ELO * end for end in interval)
+            known = math.isfinite(low) and math.isfinite(high)
+            row = {"name": name, "rating": rated.elo(name), "battles": rated.battles[name]}
+            rows.append(row | {"interval": [low, high] if known else None})
+        return {"models": rows, "why": " ".join(rated.warnings)}
 
     def _mend(self) -> None:
         """Leaves whole lines alone in the battles, and one preference for each that was decided."""
@@ -162,7 +185,7 @@ def _end_last_line(path: Path) -> None:
 
 def _preference(row: dict[str, Any]) -> dict[str, Any] | None:
     """The line of a battle in the preferences; None of a tie, and where both have said the same."""
-    if row["winner"] == "tie" or row["answer_a"] == row["answer_b"]:
+    if row["winner"] in ("tie", BOTH_BAD) or row["answer_a"] == row["answer_b"]:
         return None
     responses = {side: [Message(role="assistant", content=row[f"answer_{side}"])] for side in SIDES}
     winner = row["winner"][-1]

@@ -7,7 +7,6 @@ The page is one file without anything from elsewhere.
 
 import time
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,6 +20,7 @@ from maquette.model.sampling import Sampling
 from maquette.serving.answers import DONE, ApiAnswer, event, events, reason
 from maquette.serving.arena import SIDES, Arena
 from maquette.serving.corrections import Corrections
+from maquette.serving.page import page_text, prediction_body
 from maquette.serving.protection import Protection, error_body, security_headers
 from maquette.serving.requests import (
     AnswerBody,
@@ -28,6 +28,7 @@ from maquette.serving.requests import (
     BattleBody,
     ChatBody,
     CorrectionBody,
+    NextTokenBody,
     NotServedError,
     TextBody,
     VoteBody,
@@ -50,7 +51,7 @@ def build_app(
     """The application. `defaults`: the sampling where a request says nothing. `hosts` and `token` as `Protection`.
     `corrections`: where corrected answers are kept; None: nowhere."""
     app = FastAPI(title="Maquette", docs_url=None, redoc_url=None, openapi_url=None)
-    text_of_page = resources.files("maquette.serving").joinpath("page.html").read_text(encoding="utf-8")
+    text_of_page = page_text()
     app.add_middleware(Protection, headers=security_headers(text_of_page), token=token, hosts=hosts)
     _explain_errors(app)
 
@@ -76,6 +77,7 @@ def build_app(
                 {
                     "id": one.name, "assistant": one.assistant, "context": one.model.config.max_position_embeddings,
                     "parameters": sum(weight.numel() for weight in one.model.parameters()),
+                    "tokenizer": one.tokenizer.digest, "card": one.card,
                 }
                 for one in models.values()
             ],
@@ -100,9 +102,18 @@ def build_app(
     async def completions(body: TextBody, call: Request) -> Response:
         model = chosen(body.model)
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        if prompts and isinstance(prompts[0], int):
+            return await ApiAnswer(model, body.request(defaults, ids=prompts), body, chat=False).response(call)
         if len(prompts) != 1:
             raise BadRequestError(f"{len(prompts)} prompts in one request: one is answered at a time.", "prompt")
         return await ApiAnswer(model, body.request(defaults, text=prompts[0]), body, chat=False).response(call)
+
+    @app.post("/api/next")
+    def next_token(body: NextTokenBody) -> dict[str, Any]:
+        asked: dict[str, Any] = {"ids": body.ids, "text": body.text}
+        if body.ids is None and body.text is None:
+            asked = {"messages": read_messages(body.messages)}
+        return prediction_body(chosen(body.model), body.request(defaults, **asked), body.place)
 
     if corrections is not None:
 
@@ -149,6 +160,10 @@ def _add_arena(app: FastAPI, arena: Arena, models: Models, defaults: Sampling) -
     def vote(body: VoteBody) -> dict[str, Any]:
         who = arena.vote(body.battle, body.winner, body.judge.strip() or "a person")
         return {"models": who, "votes": arena.votes()}
+
+    @app.get("/arena/ratings")
+    def ratings() -> dict[str, Any]:
+        return arena.ratings()
 
 
 def _explain_errors(app: FastAPI) -> None:

@@ -117,7 +117,17 @@ class ChatBody(Options):
 class TextBody(Options):
     """Of `/v1/completions`."""
 
-    prompt: str | list[str] = ""
+    prompt: str | list[str] | list[int] = ""
+
+
+class NextTokenBody(Options):
+    """Of `/api/next`: a text, a conversation whose next turn is the model's, or tokens; `place`: how many of the tokens
+    stand before the prediction that is shown, all by default."""
+
+    text: str | None = None
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    ids: list[int] | None = None
+    place: int | None = None
 
 
 class AnswerBody(Options):

@@ -5,6 +5,7 @@ else's long one. A request that is given up costs no further token.
 """
 
 import functools
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
 from maquette.model.generation import GeneratedToken, document_prompt, stream
-from maquette.model.loading import load_checkpoint
+from maquette.model.loading import load_checkpoint, model_folder
+from maquette.model.next_token import NextToken, TextEntropy, next_token, read_text
 from maquette.model.sampling import Sampling
 from maquette.text.chat import Message, render
 from maquette.training.record import is_assistant
@@ -28,13 +30,14 @@ MOST_ANSWERS = 16
 
 @dataclass(frozen=True)
 class Request:
-    """What one answer is asked for: a conversation, or with `text` a beginning to continue.
+    """What one answer is asked for: a conversation, or with `text` or `ids` a beginning to continue.
 
     `max_tokens`: None until the model's context is full. `top`: how many of the likeliest tokens come beside each.
     """
 
     messages: Sequence[Message] = ()
     text: str | None = None
+    ids: Sequence[int] | None = None
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, top_p=0.95))
     max_tokens: int | None = None
     stop: Sequence[str] = ()
@@ -45,17 +48,23 @@ class Request:
 
 @dataclass
 class ServedModel:
-    """`name` as people call it; `assistant` says whether it was trained to answer requests."""
+    """`name` as people call it; `assistant` says whether it was trained to answer requests; `card`: its model card, in
+    Markdown."""
 
     name: str
     model: "LanguageModel"
     tokenizer: "Tokenizer"
     assistant: bool
+    card: str = ""
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def prompt(self, request: Request) -> list[int]:
         """The ids that an answer continues. Raises `StageError` for messages that are not a conversation, and
         `ConfigError` for a prompt so long that it can't fit, before any time goes into encoding it."""
+        if request.ids is not None:
+            if wrong := [id for id in request.ids if not 0 <= id < self.tokenizer.vocab_size]:
+                raise ConfigError(f"{wrong[0]} is not a token.", f"Allowed: 0 to {self.tokenizer.vocab_size - 1}.")
+            return list(request.ids)
         contents = [request.text or "", *(str(message.get("content")) for message in request.messages)]
         size, most = sum(len(text.encode("utf-8", "replace")) for text in contents), self._most_bytes
         if size > most:
@@ -74,6 +83,16 @@ class ServedModel:
         longest = max((len(token.encode()) for token in self.tokenizer.backend.get_vocab()), default=1)
         slack = 1 if self.tokenizer.backend.normalizer is None else 4  # which may take away what it reads
         return self.model.config.max_position_embeddings * longest * slack
+
+    def predictions(self, request: Request, place: int | None) -> tuple[list[int], TextEntropy, NextToken]:
+        """The tokens of what is asked, how the model reads them, and what it predicts behind the first `place` of them
+        (None: behind all). Raises as `prompt`, and `ConfigError` for a place that is not there."""
+        ids = self.prompt(request)
+        place = len(ids) if place is None else place
+        if not 1 <= place <= len(ids):
+            raise ConfigError(f"place={place} is out of range.", f"Allowed: 1 to {len(ids)}.")
+        with self._turn:
+            return ids, read_text(self.model, ids), next_token(self.model, ids[:place], request.sampling)
 
     def answer(self, request: Request) -> Iterator[GeneratedToken]:
         """The tokens of `count` answers as they are chosen; errors of a request come before the first.
@@ -107,5 +126,12 @@ def open_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
     opened = {}
     for name, folder in zip(names, folders, strict=True):
         model, tokenizer = load_checkpoint(folder)
-        opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder, tokenizer))
+        opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder, tokenizer), _card(folder))
     return opened
+
+
+def _card(folder: Path) -> str:
+    """README.md of the exported model without its front matter; empty where there is none."""
+    path = model_folder(folder) / "README.md"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL).strip()

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PolicyFeedback:
     """What a policy learns from, opened in one process. `measure(model, reference)` gives values of a policy on
-    held-out prompts, by their names without `validation/`; `held_out` are a few such prompts."""
+    held-out prompts, by their names without `validation/`, the same in every process that trains it: all call it
+    together and may share out the work. `held_out` are a few such prompts."""
 
     prompts: PromptSource
     reward: RewardFunction
@@ -109,7 +110,7 @@ class PolicyPlan(ObjectivePlan):
             largest = -(-share // config.num_minibatches)
             # A forward pass at least for each; the smallest minibatch has one row (or pair) less than the largest.
             passes = min(-(-largest // rows), max(1, share // config.unit // config.num_minibatches))
-        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1, config.unit)
+        return RolloutSchedule(share, config.ppo_epochs, config.num_minibatches, passes or 1, config.unit, processes)
 
     def _rows_that_fit(self, job: Job) -> int:
         """Completions of a forward pass, through the policy and a value function with a core of its own."""

@@ -89,6 +89,7 @@ class AlignmentStage(RecordedStage, SeededStage):
     title: str = setting("Alignment", "heading of the page")
     checkpoint: str | None = setting(None, "the base model, instead of training one: run, folder or imported model")
     base: dict[str, Any] = setting(dict, "train: the base model; empty: checkpoint, or the model of maquette demo")
+    sizes: list[str] = setting(list, "a study at each size of the base model, and a page over them; empty: one study")
     sft: dict[str, Any] = setting(dict, "train: the fine-tuned model, the reference of all policies")
     labels: dict[str, Any] = setting(dict, "annotate: preferences between the fine-tuned model's completions")
     reward: dict[str, Any] = setting(dict, "train: each reward model; empty: none, PPO has a reward of its own")
@@ -118,6 +119,8 @@ class AlignmentStage(RecordedStage, SeededStage):
             raise ConfigError("there is nothing to run.", "Choose a study: maquette alignment +experiment=alignment.")
         if self.base and self.checkpoint is not None:
             raise ConfigError(f"checkpoint={self.checkpoint} stands beside a base model to train.", "Leave one out.")
+        if self.sizes and not self.base:
+            raise ConfigError("sizes has no effect on a model that is there already.", "Give base={...} to train one.")
         if self.kl_coefficients and not self.reward and not self.ppo.get("reward"):
             raise ConfigError("PPO has no reward.", "Give reward={...} to train one, or ppo.reward.callable.")
         for figure in self.figures:
@@ -221,7 +224,14 @@ class LeaderboardStage(RecordedStage, PrintedStage):
 
 @dataclass
 class CompareStage(RecordedStage, PrintedStage, SeededStage):
-    models: list[str] = setting(list, "models whose answers are compared: runs or exported folders, two or more")
+    models: list[str] = setting(list, "models whose answers are compared: runs or exported folders")
+    model_outputs: list[str] = setting(
+        list,
+        "others' answers in AlpacaEval's format (instruction, output, generator): JSON files; models complete the same",
+    )
+    system: dict[str, str] = setting(
+        dict, "models complete again under each system prompt: {verbose: Be verbose., concise: Be concise.}"
+    )
     baseline: str | None = setting(None, "the one of them that the others are compared with; by default the first")
     prompts: PromptsConfig = setting(PromptsConfig, "what they answer: held-out prompts of tasks, or a file's")
     count: int = setting(200, "prompts at most", minimum=2)
@@ -234,8 +244,27 @@ class CompareStage(RecordedStage, PrintedStage, SeededStage):
         """Raises `ConfigError` for a baseline that is none of the models, or a model named twice."""
         if len(set(self.models)) < len(self.models):
             raise ConfigError("A model is named twice.", "Name each once.")
-        if self.baseline is not None and self.baseline not in self.models:
-            raise ConfigError(f"baseline={self.baseline} is none of the models.", f"Models: {', '.join(self.models)}.")
+        if self.outputs.endswith((".json", ".jsonl")):
+            raise ConfigError(
+                f"outputs={self.outputs} is where results go.", "Others' answers: model_outputs=[<file>]."
+            )
+        known = [*self.models, *self.systems()]
+        if self.baseline is not None and not self.model_outputs and self.baseline not in known:
+            raise ConfigError(f"baseline={self.baseline} is none of the models.", f"Models: {', '.join(known)}.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide completions and judgements, without whose they are."""
+        without = ("outputs", "force", "tracking", "models", "json", "level", "model_outputs")
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in without}
+        if not self.system:  # as comparisons were named before there were any
+            del settings["system"]
+        return settings
+
+    def systems(self) -> dict[str, tuple[str, str]]:
+        """By the names of models with a system prompt: the model, and what the prompt says."""
+        return {
+            f"{model} ({name})": (model, text) for model in self.models for name, text in self.system.items()
+        }  # fmt: skip
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import flatten
 from maquette.cli.command_line.composition import compose
-from maquette.cli.command_line.config import RecordedStage, SeededStage
+from maquette.cli.command_line.config import RecordedStage
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.overrides import literal
 from maquette.cli.command_line.registry import STAGES
@@ -87,7 +87,7 @@ class Study:
 
     def _add(self, name: str, stage: str, *settings: Settings) -> str:
         given = {"outputs": self.config.outputs, "seed": self.config.seed}
-        if not issubclass(STAGES[stage].config, SeededStage):
+        if "seed" not in {one.name for one in dataclasses.fields(STAGES[stage].config)}:
             del given["seed"]
         overrides = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in flatten(part).items()]
         composed: Any = compose(STAGES[stage], overrides)

@@ -99,7 +99,7 @@ def draw_signals(runs: Sequence[WatchedRun], path: Path) -> Path:
         if run.falls is not None:
             axes.axvline(places[run.falls], color="0.3", linestyle=":")
         axes.set(xlabel="validation", title=run.policy, ylim=(-1.1, 1.1))
-    np.atleast_1d(panels)[0].legend(fontsize=7, loc="lower left")
+    np.atleast_1d(panels)[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return save_figure(figure, path)
 
 

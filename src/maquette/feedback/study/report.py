@@ -137,7 +137,7 @@ def write_study(
             pictures[name] = draw(measurement, path)
     fits = {name: _fit_facts(curve) for name, curve in curves.items()}
     if fits:
-        write_sealed(folder / "curves.json", fits)
+        write_sealed(folder / _FITS, fits)
     elsewhere = {name: _elsewhere(one) for name, one in evaluations.items()}
     if elsewhere:
         write_sealed(folder / _ELSEWHERE, elsewhere)
@@ -155,7 +155,7 @@ def write_study(
 
 def read_study(folder: Path) -> StudyReport:
     """The study that `write_study` wrote."""
-    curves, elsewhere = folder / "curves.json", folder / _ELSEWHERE
+    curves, elsewhere = folder / _FITS, folder / _ELSEWHERE
     return StudyReport(
         read_measurement(folder / "results.json"),
         {name: path for name in CAPTIONS if (path := folder / "figures" / f"{name}.png").exists()},
@@ -164,7 +164,8 @@ def read_study(folder: Path) -> StudyReport:
     )
 
 
-_ELSEWHERE = "elsewhere.json"
+_FITS, _ELSEWHERE = "fits.json", "elsewhere.json"
+"""Beside the validations, which are in `tables.CURVES`."""
 
 
 def _elsewhere(evaluation: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -58,6 +58,7 @@ def _policies(seed: int, one: Measurement) -> Iterator[dict[str, Any]]:
         gold, wins, greedy = policy.scores["gold"], policy.wins["gold"], policy.greedy_wins["gold"]
         yield {
             "seed": seed, "policy": policy.name, "kl": policy.kl, "words": policy.words,
+            "ended": policy.ended,
             "gold": gold.value, "gold_low": gold.low, "gold_high": gold.high,
             "reward": None if learned is None else policy.scores[learned].value,
             "greedy_gold": policy.greedy["gold"].value,
@@ -81,5 +82,5 @@ def _curve(seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / CURVES
     curves_by_policy: Mapping[str, list[dict[str, float]]] = load_sealed(path) if path.exists() else {}
     for policy, rows in curves_by_policy.items():
-        for row in rows:
+        for row in rows if isinstance(rows, list) else ():  # earlier versions put the fits of curves in their place
             yield {"seed": seed, "policy": policy, **row}

@@ -1,4 +1,5 @@
-"""Hugging Face folders: Llama, Mistral, Qwen2, Qwen3, GPT-2; other options with modelling code beside them."""
+"""Hugging Face folders: Llama, Mistral, Qwen2, Qwen3, Mixtral, Qwen3-MoE, GPT-2; other options with modelling code
+beside them."""
 
 import lazy_loader
 

@@ -14,12 +14,13 @@ from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import OWN, ModelFamily, ReadSettings
 from maquette.model.hf.gpt2 import GPT2
+from maquette.model.hf.mixture import MIXTRAL, QWEN3_MOE
 from maquette.model.hf.rotary import LLAMA, MISTRAL, QWEN2, QWEN3
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
-FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GPT2, OWN)
+FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, MIXTRAL, QWEN3_MOE, GPT2, OWN)
 """In the order in which one is chosen for a model to write; the last takes what the others can't express."""
 
 

@@ -20,11 +20,13 @@ Raw = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of theirs: it holds `ours`, one after the other along the output dimension, perhaps transposed."""
+    """One tensor of theirs: it holds `ours`, one after the other along the output dimension, perhaps transposed; or
+    of one stack of ours the matrix of one `expert`."""
 
     name: str
     ours: tuple[str, ...]
     transposed: bool = False
+    expert: int | None = None
 
 
 @dataclass(frozen=True)

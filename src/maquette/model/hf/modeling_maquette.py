@@ -41,6 +41,11 @@ class MaquetteConfig(PretrainedConfig):
         attention_bias: bool = False,
         logit_softcap: float | None = None,
         token_shift: bool = False,
+        num_experts: int = 0,
+        num_experts_per_tok: int = 0,
+        n_shared_experts: int = 0,
+        norm_topk_prob: bool = False,
+        router_bias_update_rate: float = 0.0,
         sliding_window: int | None = None,
         layer_types: list[str] | None = None,
         **rest: Any,
@@ -64,6 +69,11 @@ class MaquetteConfig(PretrainedConfig):
         self.attention_bias = attention_bias
         self.logit_softcap = logit_softcap
         self.token_shift = token_shift
+        self.num_experts = num_experts
+        self.num_experts_per_tok = num_experts_per_tok
+        self.n_shared_experts = n_shared_experts
+        self.norm_topk_prob = norm_topk_prob
+        self.router_bias_update_rate = router_bias_update_rate
         self.sliding_window = sliding_window
         self.layer_types = (
             layer_types or ["sliding_attention" if sliding_window else "full_attention"] * num_hidden_layers
@@ -116,13 +126,13 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    def __init__(self, config: MaquetteConfig) -> None:
+    def __init__(self, config: MaquetteConfig, width: int) -> None:
         super().__init__()
         self.activation = config.activation
         if config.activation == "swiglu":
-            self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
+            self.gate = nn.Linear(config.hidden_size, width, bias=config.bias)
+        self.up = nn.Linear(config.hidden_size, width, bias=config.bias)
+        self.down = nn.Linear(width, config.hidden_size, bias=config.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         if self.activation == "swiglu":
@@ -132,13 +142,56 @@ class FeedForward(nn.Module):
         return self.down(F.relu(self.up(hidden)).square())
 
 
+class Stack(nn.Module):
+    """A matrix for each expert."""
+
+    def __init__(self, experts: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(experts, outputs, inputs))
+
+
+class MixtureOfExperts(nn.Module):
+    """The sum of a token's experts, as the router weighs them, and of one that every token goes through."""
+
+    router_bias: Tensor | None
+
+    def __init__(self, config: MaquetteConfig) -> None:
+        super().__init__()
+        experts, width, inner = config.num_experts, config.hidden_size, config.intermediate_size
+        self.config = config
+        self.router = nn.Linear(width, experts, bias=False)
+        self.gate, self.up = Stack(experts, width, inner), Stack(experts, width, inner)
+        self.down = Stack(experts, inner, width)
+        self.shared = FeedForward(config, config.n_shared_experts * inner) if config.n_shared_experts else None
+        self.register_buffer("router_bias", torch.zeros(experts) if config.router_bias_update_rate else None)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        rows = hidden.flatten(0, 1)
+        probabilities = F.linear(rows.float(), self.router.weight.float()).softmax(dim=-1)
+        ranked = probabilities if self.router_bias is None else probabilities + self.router_bias
+        chosen = ranked.topk(self.config.num_experts_per_tok, dim=-1).indices
+        weights = probabilities.gather(-1, chosen)
+        if self.config.norm_topk_prob:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        mixed = torch.zeros_like(rows)
+        for expert in range(self.config.num_experts):
+            token, place = (chosen == expert).nonzero(as_tuple=True)
+            inner = F.silu(F.linear(rows[token], self.gate.weight[expert]))
+            inner = inner * F.linear(rows[token], self.up.weight[expert])
+            given = F.linear(inner, self.down.weight[expert]) * weights[token, place, None].to(rows.dtype)
+            mixed = mixed.index_add(0, token, given)
+        mixed = mixed.view_as(hidden)
+        return mixed if self.shared is None else mixed + self.shared(hidden)
+
+
 class Block(nn.Module):
     def __init__(self, config: MaquetteConfig) -> None:
         super().__init__()
         self.attention_norm = _norm(config, config.hidden_size)
         self.attention = Attention(config)
         self.feed_forward_norm = _norm(config, config.hidden_size)
-        self.feed_forward = FeedForward(config)
+        sparse = config.num_experts > 0
+        self.feed_forward = MixtureOfExperts(config) if sparse else FeedForward(config, config.intermediate_size)
 
     def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor) -> Tensor:
         hidden = hidden + self.attention(self.attention_norm(hidden), rotation, mask)

@@ -7,7 +7,7 @@ and value; Qwen3 normalises queries and keys.
 from typing import Any
 
 from maquette.artifacts.reading import short
-from maquette.model.architecture import FULL, SLIDING, TransformerConfig
+from maquette.model.architecture import FULL, SLIDING, MixtureOfExpertsConfig, TransformerConfig
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf.family import ModelFamily, Raw, Stored, number, require, unsupported
 
@@ -46,7 +46,7 @@ def _read_qwen_windows(raw: Raw) -> dict[str, Any]:
     return {"sliding_window": window, "layer_types": tuple(types)}
 
 
-def _read_rotary(raw: Raw, *, usual_head_dim: int | None = None, **ours: Any) -> TransformerConfig:
+def read_rotary(raw: Raw, *, usual_head_dim: int | None = None, **ours: Any) -> TransformerConfig:
     require(raw, hidden_act=("silu", "swish"))
     sizes = {key: number(raw, key) for key in _SIZES}
     heads = sizes["num_attention_heads"]
@@ -69,23 +69,23 @@ def _read_llama(raw: Raw) -> TransformerConfig:
     bias = raw.get("attention_bias", False)
     if raw.get("mlp_bias", False) != bias:
         raise unsupported("mlp_bias", raw.get("mlp_bias", False), f"It must be as attention_bias, which is {bias}.")
-    return _read_rotary(raw, bias=bias)
+    return read_rotary(raw, bias=bias)
 
 
 def _read_mistral(raw: Raw) -> TransformerConfig:
-    return _read_rotary(raw, sliding_window=raw.get("sliding_window", 4096))
+    return read_rotary(raw, sliding_window=raw.get("sliding_window", 4096))
 
 
 def _read_qwen2(raw: Raw) -> TransformerConfig:
-    return _read_rotary(raw, attention_bias=True, **_read_qwen_windows(raw))
+    return read_rotary(raw, attention_bias=True, **_read_qwen_windows(raw))
 
 
 def _read_qwen3(raw: Raw) -> TransformerConfig:
     require(raw, attention_bias=(False,))
-    return _read_rotary(raw, usual_head_dim=128, qk_norm=True, **_read_qwen_windows(raw))
+    return read_rotary(raw, usual_head_dim=128, qk_norm=True, **_read_qwen_windows(raw))
 
 
-def _write_rotary(config: TransformerConfig) -> Raw:
+def write_rotary(config: TransformerConfig) -> Raw:
     return {key: getattr(config, key) for key in _SIZES} | {
         "num_key_value_heads": config.key_value_heads,
         "head_dim": config.width_of_head,
@@ -101,15 +101,15 @@ def _write_rotary(config: TransformerConfig) -> Raw:
 
 
 def _write_llama(config: TransformerConfig) -> Raw:
-    return _write_rotary(config) | {"attention_bias": config.bias, "mlp_bias": config.bias}
+    return write_rotary(config) | {"attention_bias": config.bias, "mlp_bias": config.bias}
 
 
 def _write_mistral(config: TransformerConfig) -> Raw:
-    return _write_rotary(config) | {"sliding_window": config.sliding_window}
+    return write_rotary(config) | {"sliding_window": config.sliding_window}
 
 
 def _write_qwen(config: TransformerConfig) -> Raw:
-    raw = _write_rotary(config) | {"use_sliding_window": False, "sliding_window": None}
+    raw = write_rotary(config) | {"use_sliding_window": False, "sliding_window": None}
     if not any(config.windows):
         return raw
     return raw | {
@@ -120,8 +120,11 @@ def _write_qwen(config: TransformerConfig) -> Raw:
     }
 
 
-def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool, windows: str = "none") -> bool:
-    """`biases`: of all linear layers, of query, key and value. `windows`: in none of the layers, in all, or in any."""
+def expresses_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool, windows: str = "none") -> bool:
+    """Whether all but the feed-forward is as in these families.
+
+    `biases`: of all linear layers, of query, key and value. `windows`: in none of the layers, in all, or in any.
+    """
     if not isinstance(config, TransformerConfig):
         return False
     if windows != "any" and [window is not None for window in config.windows].count(windows == "none"):
@@ -138,16 +141,24 @@ def _is_rotary(config: CoreConfig, *, biases: tuple[bool, bool], qk_norm: bool, 
     )
 
 
-def _rotary_tensors(config: TransformerConfig) -> list[Stored]:
+def _is_dense(config: CoreConfig, **options: Any) -> bool:
+    return not isinstance(config, MixtureOfExpertsConfig) and expresses_rotary(config, **options)
+
+
+def attention_tensors(config: TransformerConfig) -> list[Stored]:
+    """All but those of feed-forwards."""
+    return _rotary_tensors(config, feed_forward=False)
+
+
+def _rotary_tensors(config: TransformerConfig, *, feed_forward: bool = True) -> list[Stored]:
     modules = {
         "attention.query": "self_attn.q_proj",
         "attention.key": "self_attn.k_proj",
         "attention.value": "self_attn.v_proj",
         "attention.output": "self_attn.o_proj",
-        "feed_forward.gate": "mlp.gate_proj",
-        "feed_forward.up": "mlp.up_proj",
-        "feed_forward.down": "mlp.down_proj",
     }
+    if feed_forward:
+        modules |= {f"feed_forward.{name}": f"mlp.{name}_proj" for name in ("gate", "up", "down")}
     norms = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
     if config.qk_norm:
         norms |= {"attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm"}
@@ -167,7 +178,7 @@ def _rotary_tensors(config: TransformerConfig) -> list[Stored]:
 LLAMA = ModelFamily(
     "LlamaForCausalLM",
     "llama",
-    expresses=lambda config: any(_is_rotary(config, biases=(bias, bias), qk_norm=False) for bias in (False, True)),
+    expresses=lambda config: any(_is_dense(config, biases=(bias, bias), qk_norm=False) for bias in (False, True)),
     read=_read_llama,
     write=_write_llama,
     tensors=_rotary_tensors,
@@ -177,7 +188,7 @@ LLAMA = ModelFamily(
 MISTRAL = ModelFamily(
     "MistralForCausalLM",
     "mistral",
-    expresses=lambda config: _is_rotary(config, biases=(False, False), qk_norm=False, windows="all"),
+    expresses=lambda config: _is_dense(config, biases=(False, False), qk_norm=False, windows="all"),
     read=_read_mistral,
     write=_write_mistral,
     tensors=_rotary_tensors,
@@ -186,7 +197,7 @@ MISTRAL = ModelFamily(
 QWEN2 = ModelFamily(
     "Qwen2ForCausalLM",
     "qwen2",
-    expresses=lambda config: _is_rotary(config, biases=(False, True), qk_norm=False, windows="any"),
+    expresses=lambda config: _is_dense(config, biases=(False, True), qk_norm=False, windows="any"),
     read=_read_qwen2,
     write=_write_qwen,
     tensors=_rotary_tensors,
@@ -195,7 +206,7 @@ QWEN2 = ModelFamily(
 QWEN3 = ModelFamily(
     "Qwen3ForCausalLM",
     "qwen3",
-    expresses=lambda config: _is_rotary(config, biases=(False, False), qk_norm=True, windows="any"),
+    expresses=lambda config: _is_dense(config, biases=(False, False), qk_norm=True, windows="any"),
     read=_read_qwen3,
     write=_write_qwen,
     tensors=_rotary_tensors,

@@ -93,7 +93,7 @@ def read_weights(
             path, name = files[stored.name]
             with reading(f"{path}, {short(name)},", hint=_DAMAGED):
                 tensor = handles[path].get_tensor(name)
-            parts = [shapes[ours] for ours in stored.ours]
+            parts = [shapes[ours] if stored.expert is None else shapes[ours][1:] for ours in stored.ours]
             shape = (sum(part[0] for part in parts), *parts[0][1:])
             shape = shape[::-1] if stored.transposed else shape
             if tuple(tensor.shape) != shape:
@@ -106,7 +106,11 @@ def read_weights(
             tensor = tensor.to(dtype or tensor.dtype)
             tensor = tensor.T if stored.transposed else tensor
             for ours, part in zip(stored.ours, tensor.split([part[0] for part in parts]), strict=True):
-                result[ours] = part.contiguous()
+                if stored.expert is None:
+                    result[ours] = part.contiguous()
+                else:
+                    stack = result.setdefault(ours, part.new_empty(shapes[ours]))
+                    stack[stored.expert] = part
             advance(tensor.numel())
         for copy in {family.head} & files.keys() - expected:
             path, name = files[copy]
@@ -123,7 +127,8 @@ def write_weights(folder: Path, tensors: Sequence[Stored], state: Mapping[str, T
     """Writes `model.safetensors` with their names and layout."""
     named = {}
     for stored in tensors:
-        tensor = torch.cat([state[ours].detach().cpu() for ours in stored.ours])
+        whole = [state[ours] if stored.expert is None else state[ours][stored.expert] for ours in stored.ours]
+        tensor = torch.cat([part.detach().cpu() for part in whole])
         if not torch.isfinite(tensor).all():
             raise StageError(f"{stored.name} holds NaN or infinite values: training has diverged.", DIVERGED)
         named[stored.name] = (tensor.T if stored.transposed else tensor).contiguous()

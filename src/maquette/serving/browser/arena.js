@@ -1,0 +1,71 @@
+// The arena: two models, blindly; and what the votes say so far.
+
+at("challenge").onsubmit = async (event) => {
+  event.preventDefault();
+  const words = at("challenge-words").value;
+  if (!words.trim() || at("begin").disabled) return;
+  at("begin").disabled = true;
+  const place = at("fight"), asked = make("div", "turn user");
+  asked.append(make("p", "message", words));
+  place.replaceChildren(asked);
+  const sides = make("div", "sides"), views = {};
+  for (const side of ["a", "b"]) {
+    const card = make("article", "side");
+    const title = make("h2", "", side === "a" ? "Answer A" : "Answer B"), message = make("p", "message");
+    card.append(title, message);
+    sides.append(card);
+    views[side] = { card, title, message };
+  }
+  place.append(sides);
+  try {
+    const { battle } = await post("/arena/battle", { messages: [{ role: "user", content: words }] });
+    await Promise.all(["a", "b"].map((side) =>
+      pour("/arena/answer", { battle, side, ...sampling() }, (piece) => views[side].message.append(piece.text))));
+    for (const side of ["a", "b"]) {
+      if (!views[side].message.textContent) views[side].message.append(make("em", "", "(an empty answer)"));
+    }
+    at("challenge-words").value = "";
+    const verdict = make("div", "verdict");
+    for (const [winner, text] of [["a", "A is better"], ["tie", "Both are good"], ["tie (bothbad)", "Both are bad"], ["b", "B is better"]]) {
+      const button = make("button", "", text);
+      button.onclick = async () => {
+        for (const other of verdict.children) other.disabled = true;
+        try {
+          const reply = await post("/arena/vote", { battle, winner, judge: at("judge").value });
+          for (const side of ["a", "b"]) views[side].title.append(`: ${reply.models[side]}`);
+          if (winner in views) views[winner].card.classList.add("won");
+          verdict.replaceChildren(make("p", "note", `Written down: ${reply.votes} ${reply.votes === 1 ? "vote" : "votes"} so far.`));
+          if (at("ratings").open) rate();
+        } catch (error) { complain(place, error); }
+        at("challenge-words").focus();
+      };
+      verdict.append(button);
+    }
+    place.append(verdict);
+  } catch (error) { complain(place, error); }
+  at("begin").disabled = false;
+};
+
+/** The ratings of the votes so far, each with its interval; those whose intervals overlap may be equally good. */
+async function rate() {
+  const { models, why } = await (await fetch("/arena/ratings")).json();
+  at("rated").replaceChildren();
+  if (models.length) {
+    const table = make("table"), head = make("tr");
+    for (const name of ["model", "rating", "90% interval", "battles"]) {
+      const cell = make("th", "", name);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    table.append(head);
+    for (const one of models) {
+      const row = make("tr");
+      const interval = one.interval ? one.interval.map((end) => end.toFixed(0)).join(" to ") : "unbounded";
+      for (const cell of [one.name, one.rating.toFixed(0), interval, one.battles]) row.append(make("td", "", String(cell)));
+      table.append(row);
+    }
+    at("rated").append(table);
+  }
+  if (why) at("rated").append(make("p", "note", why));
+}
+at("ratings").ontoggle = () => { if (at("ratings").open) rate(); };
