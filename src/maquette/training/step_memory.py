@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maquette.artifacts.targets import Node
 from maquette.model import LanguageModel, ScalarModel
@@ -102,6 +103,7 @@ def _moments(step: Step) -> tuple[dict[str, dict[str, int]], int, int]:
     mixed = step.precision.endswith("mixed")
     with contextlib.ExitStack() as stack:
         stack.enter_context(FakeTensorMode())
+        stack.enter_context(_AnyNumber())
         if step.accelerator != "cpu":
             stack.enter_context(plain_formulas())
         kind: Any = ScalarModel if step.loss == "scalar" else LanguageModel
@@ -146,6 +148,15 @@ def _moments(step: Step) -> tuple[dict[str, dict[str, int]], int, int]:
             for one in optimizers:
                 one.zero_grad()
         return moments, size * max(layers, default=0), size * (whole - inside)
+
+
+class _AnyNumber(TorchDispatchMode):
+    """What asks a tensor for its number gets 1: some optimisers do, and choose no memory by it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0 if args[0].is_floating_point() else 1
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

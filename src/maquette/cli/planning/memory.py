@@ -34,7 +34,12 @@ def memory_lines(config: TrainStage) -> Iterator[str]:
         logits_limit=getattr(config.objective, "logits_limit", None),
     )  # fmt: skip
     shards = processes if config.trainer.strategy == "fsdp" else 1
-    memory, room = predict(step).sharded(shards), device_memory(accelerator)
+    room = device_memory(accelerator)
+    try:
+        memory = predict(step).sharded(shards)
+    except Exception as error:  # of anybody's model or optimiser that needs numbers: --show must not fail for it
+        yield f"# memory of a process: not known before it runs ({type(error).__name__})"
+        return
     parts = ", ".join(f"{name} {size(value)}" for name, value in memory.parts.items())
     yield f"# memory of a process: {size(memory.total)} for tensors ({parts}) with {rows} sequences at a time"
     if room is None:
