@@ -92,7 +92,10 @@ FILES: dict[str, dict[str, Any]] = {
         "linear": LinearSchedulerConfig(), "cosine": CosineSchedulerConfig(), "wsd": WSDSchedulerConfig(),
         "constant": ConstantSchedulerConfig(),
     },
-    "precision": {kind: PrecisionConfig(kind) for kind in ("fp32", "tf32", "bf16-mixed", "bf16-true", "16-mixed")},
+    "precision": {
+        "auto": PrecisionConfig(),
+        **{kind: PrecisionConfig(kind) for kind in ("fp32", "tf32", "bf16-mixed", "bf16-true", "16-mixed")},
+    },
     "trainer": {
         "default": TrainerConfig(), "cpu": TrainerConfig(), "gpu": TrainerConfig(accelerator="gpu"),
         "ddp": TrainerConfig(accelerator="auto", devices=2, strategy="ddp"),

@@ -28,6 +28,7 @@ def test_ten_thousand_accelerators_for_a_month(tmp_path: Path, capsys: pytest.Ca
     low, high = result.intervals["params"]
     assert low < result.params < high
     printed = capsys.readouterr().out
+    assert result.staff_cost == 0 and "staff" not in printed  # nobody is paid unless asked for
     assert "tokens per parameter" in printed and "cheaper to serve" in printed
     assert len(list((tmp_path / "plans").glob("*.png"))) == 1
 

@@ -13,7 +13,7 @@ from maquette.artifacts import ConfigError
 from maquette.cli import runs
 from maquette.cli.command_line.law_config import RunsStage
 from maquette.tracking import TrackingConfig, find_runs, start_run
-from maquette.tracking.runs_table import age, differences_table, results_table, short
+from maquette.tracking.runs_table import age, differences_table, results_table, short, tab_separated_runs
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,23 @@ def test_a_narrow_terminal_shows_whole_numbers() -> None:
         assert part in texts[80] and part in texts[160]
     assert "42%" in texts[160] and "42%" not in texts[80]
     assert "…" not in texts[80]
+
+
+def test_what_goes_into_a_pipe_has_all_and_the_important_first() -> None:
+    table = pd.DataFrame({
+        "name": ["a", "b"], "run_id": ["1", "2"], "status": ["FINISHED"] * 2, "parent": [None] * 2,
+        "start": [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)] * 2, "N": [1000.0, 2000.0],
+        "corpus.min_bytes": [1, 2], "epochs": [1, 2], "optimizer.lr": [0.1, 0.2], "objective.beta": ["x\ty", "z"],
+        "training_seconds": [1.5, 2.5], "seed": [0, 0],
+    })  # fmt: skip
+    table.attrs["parameters"] = ["corpus.min_bytes", "epochs", "objective.beta", "optimizer.lr", "seed"]
+    head, first, second = tab_separated_runs(table, now=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
+    columns = ["objective.beta", "optimizer.lr", "epochs", "corpus.min_bytes"]
+    assert head.split("\t") == ["run", "N", "status", "age", *columns]
+    assert first.split("\t") == ["a", "1k", "finished", "1 d", "x y", "0.1", "1", "1"]
+    shown = differences_table(table)
+    assert second.startswith("b\t2k") and shown is not None
+    assert [column.header for column in shown.columns] == ["run", *columns]
 
 
 def test_short_numbers() -> None:

@@ -172,3 +172,36 @@ def test_a_split_without_documents_is_an_empty_row(tmp_path: Path) -> None:
     assert shards.tokens("validation") == {"code": 0}
     assert shards.read("code", "test", 0, 0).tolist() == []
     assert shards.documents("code", "test").ids == []
+
+
+def test_seventy_thousand_shards_are_opened_and_few_are_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than Linux lets a process map. The manifest names the same four files again and again."""
+    monkeypatch.setattr(shards_module, "MOST_MAPS", 50)
+    entries = TokenShards(folder).manifest.facts["domains"]["code"]["splits"]["train"]["shards"]
+    many = (entries * (70_000 // len(entries) + 1))[:70_000]
+    stream = shards_module.open_stream(folder, {"shards": many})
+    arrays = [np.load(folder / entry["file"]) for entry in entries]
+    whole = np.concatenate([arrays[number % len(arrays)] for number in range(len(many))])
+    assert len(stream) == len(whole)
+    for start in np.random.default_rng(0).integers(0, len(whole) - 100, 500).tolist():
+        assert np.array_equal(stream.read(start, 100), whole[start : start + 100])
+    assert sum(str(folder) in line for line in Path("/proc/self/maps").read_text().splitlines()) <= 50
+
+
+def test_ids_are_read_without_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a billion documents it is not read because of a loss spike."""
+    writer = shards_module.ShardWriter(tmp_path / "code", "train", np.dtype(np.uint16), 0, 1 << 20)
+    for number in range(25_000):  # row groups of 10,000
+        writer.add(shards_module.EncodedDocument(f"d{number}", np.arange(number % 3, dtype=np.uint16), 1))
+    entry = writer.close()
+    shards = TokenShards(write_artifact(tmp_path / "made", {"code": {"train": TEXTS}}))
+    shards._domains["code"]["splits"]["train"] = entry
+    shards.folder = tmp_path
+    table = shards.documents("code")
+    spans = [(0, 1), (19_990, 40), (19_999, 2), (49_998, 1), (int(table.starts[10_000]) - 1, 2), (0, entry["tokens"])]
+    expected = []
+    for start, length in spans:
+        first, last = np.searchsorted(table.starts, [start, start + length - 1], "right") - 1
+        expected.append(table.ids[first : last + 1])
+    monkeypatch.setattr(TokenShards, "documents", lambda *_: pytest.fail("the whole table was read"))
+    assert [shards.document_ids("code", "train", *span) for span in spans] == expected

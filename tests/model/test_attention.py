@@ -213,7 +213,6 @@ def test_a_window_needs_no_values(apart: Callable[[bool], None]) -> None:
     assert logits.shape == (3, 16, 23)
 
 
-@pytest.mark.slow("loads the compiler, and compiles")
 def test_compiled_layers_are_compiled_once_for_any_number_of_documents(apart: Callable[[bool], None]) -> None:
     apart(True)
     graphs = []

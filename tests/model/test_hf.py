@@ -194,6 +194,7 @@ def test_nothing_that_a_model_is_gets_lost_in_its_export(tmp_path: Path, tokeniz
         {"attention_bias": True}, {"logit_softcap": 20.0}, {"token_shift": True}, {"dropout": 0.25},
         {"sliding_window": 5}, {"sliding_window": 5, "layer_types": ("sliding_attention",), "qk_norm": True},
         {"normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True, "dropout": 0.25},
+        {"normalization": "layernorm", "positions": "learned", "activation": "gelu", "bias": True, "sliding_window": 5},
     ]  # fmt: skip
     assert {name for change in changes for name in change} >= {
         field.name for field in dataclasses.fields(plain) if field.default is not dataclasses.MISSING

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch._inductor.config
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch import Trainer
 
 from maquette.artifacts import ConfigError
 from maquette.model.architecture import TransformerConfig
@@ -80,6 +82,27 @@ def test_eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert strategy.compute_dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_task_of_srun_sees_one_gpu(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`srun --ntasks-per-node=4 --gpus-per-task=1 --nodes=2`: the third task of the second machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"RANK": "6", "LOCAL_RANK": "2", "GROUP_RANK": "1", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    for devices in (4, "auto"):
+        hardware = choose("bf16-mixed", accelerator="gpu", devices=devices, strategy=strategy, num_nodes=2)
+        assert (hardware.world_size, hardware.device) == (8, torch.device("cuda", 0))
+    job: Any = SimpleNamespace(hardware=hardware)
+    trainer = Trainer(
+        accelerator="cuda", devices=1, num_nodes=2, strategy=build_strategy(job), plugins=[TorchElasticEnvironment()],
+        logger=False, enable_checkpointing=False,
+    )  # fmt: skip
+    assert (trainer.world_size, trainer.global_rank, trainer.strategy.root_device) == (8, 6, torch.device("cuda", 0))
+    with pytest.raises(ConfigError, match="PyTorch finds 1 GPUs"):
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        choose("bf16-mixed", accelerator="gpu", devices=4)
+
+
 def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert default_threads(2) == 3
@@ -88,6 +111,12 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_threads(1) == 8
     assert default_threads(4) == 2
     assert default_threads(99) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert choose(accelerator="gpu", devices=4, strategy="ddp").threads == 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")  # the cores that a task sees are its own
+    assert default_threads(4, width=512) == 6
 
 
 def test_a_narrow_model_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Several processes: their ranks, what they return, what they raise; and that together they learn what one does."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
 from maquette.data.process_group import PATIENCE, join_group, process_group
 from maquette.training import read_history
-from maquette.training.processes import launch
+from maquette.training.processes import catch_signals, launch, queue_again
 from support.process_work import what_a_process_does, windows_after_a_checkpoint
 
 
@@ -59,9 +61,60 @@ def test_every_process_speaks_from_its_own_gpu(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         torch.distributed, "init_process_group", lambda backend, timeout: done.extend([backend, timeout])
     )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     join_group("nccl")
     join_group("gloo")
     assert done == [3, "nccl", PATIENCE, "gloo", PATIENCE]
+
+
+SCONTROL = """#!/bin/sh
+echo "$@" >> "$0.calls"
+test "$2" != 13 || { echo 'Job 13 is not yours' >&2; exit 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "environment", "calls"),
+    [
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "7"}, "requeue 7\n"),
+        (signal.SIGUSR2, {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "1"}, "requeue 8_1\n"),
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "13"}, "requeue 13\n"),
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "7", "RANK": "1"}, ""),
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "interactive"}, ""),
+        (signal.SIGUSR1, {}, ""),
+        (signal.SIGTERM, {"SLURM_JOB_ID": "7"}, ""),  # of scancel, or of a preemption that requeues by itself
+    ],
+)
+def test_slurm_is_asked_to_start_the_job_again(
+    number: int, environment: dict[str, str], calls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "scontrol").write_text(SCONTROL)
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with catch_signals() as stop_signal:
+        signal.raise_signal(number)
+    assert stop_signal.requested and stop_signal.number == number
+    queue_again(stop_signal)
+    asked = tmp_path / "scontrol.calls"
+    assert (asked.read_text() if asked.exists() else "") == calls
+    assert ("is not yours" in capsys.readouterr().err) == ("13" in calls)
+
+
+def test_submitit_hears_its_own_signal_when_the_run_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: heard.append(number))
+    try:
+        with catch_signals() as stop_signal:
+            signal.raise_signal(signal.SIGUSR2)
+        assert heard == []
+        queue_again(stop_signal)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert heard == [signal.SIGUSR2]
 
 
 @pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")

@@ -41,6 +41,10 @@ class StageError(MaquetteError):
     """A stage could not do its work: a missing, damaged or foreign file, a full disk, diverged training."""
 
 
+class PeerError(StageError):
+    """Another process of the same run has failed, and has said why: this one ends with it."""
+
+
 class ConfigError(MaquetteError):
     """The settings are wrong: an unknown key, a value out of range, a combination that makes no sense."""
 

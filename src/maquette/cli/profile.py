@@ -10,7 +10,7 @@ from rich.console import Console
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.config import ProfileStage
-from maquette.cli.train import plan_run
+from maquette.cli.planning.planned import plan_run
 from maquette.reports import terminal_table, write_page
 
 if TYPE_CHECKING:

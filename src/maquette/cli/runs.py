@@ -8,17 +8,14 @@ from rich.console import Console
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.law_config import RunsStage
 from maquette.tracking import find_runs
-from maquette.tracking.runs_table import differences_table, results_table
+from maquette.tracking.runs_table import differences_table, results_table, tab_separated_runs
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PIPED_WIDTH = 250
-"""Characters of a line that goes into a file or another program: nothing is left out there."""
-
 
 def run(config: RunsStage) -> "pd.DataFrame":
-    """Prints a table, or JSON, of the newest runs and returns all that is known of them."""
+    """Prints a table (TSV into a pipe), or JSON, of the newest runs and returns all that is known of them."""
     tracking = config.tracking
     runs = find_runs(
         config.outputs, uri=tracking.uri, experiment=tracking.experiment, filter=config.filter, limit=config.limit
@@ -35,7 +32,10 @@ def run(config: RunsStage) -> "pd.DataFrame":
             else f"There are no runs in {where} yet. Train one with maquette train, or begin with maquette demo."
         )
         return runs
-    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+    if not sys.stdout.isatty():
+        print("\n".join(tab_separated_runs(runs, config.columns)))
+        return runs
+    console = Console()
     console.print(results_table(runs, config.columns, width=console.width))
     if not config.columns and (differences := differences_table(runs)) is not None:
         console.print(differences)

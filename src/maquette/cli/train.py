@@ -8,12 +8,11 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from maquette.artifacts.targets import node_value
-from maquette.cli import tokens
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.model_config import EvaluateStage
-from maquette.cli.planning import branching, post_training
-from maquette.cli.planning.pretraining import PlannedRun, plan_pretraining
+from maquette.cli.planning import branching
+from maquette.cli.planning.planned import plan_once
+from maquette.cli.planning.pretraining import PlannedRun
 from maquette.data.process_group import process_group
 from maquette.data.token_artifacts import TokensResult
 from maquette.training.record import RunRecord
@@ -26,21 +25,14 @@ def run(config: TrainStage, data: TokensResult | None = None) -> RunRecord:
     Raises `ConfigError` for settings that contradict each other or this machine, `StageError` where data is damaged or
     training diverges, `KeyboardInterrupt` where it was stopped; then the same call resumes it.
     """
-    if node_value(config.scheduler, "branches"):
-        tree = branching.plan_tree(config, data or tokens.make_tokens(config))
-        trunk = record = train(tree.trunk)
-        for one in tree.branches:
-            branch = branching.below(trunk.tracking_run, one)
-            record = train(branch, functools.partial(branching.resume_from_trunk, tree, branch))
-        return record
-    return train(plan_run(config, data))
-
-
-def plan_run(config: TrainStage, data: TokensResult | None = None) -> PlannedRun:
-    """The run of any objective, without branches. Raises as `run`."""
-    if not config.objective.entry.reads_text:
-        return post_training.PLANS[config.objective.entry.reads](config)
-    return plan_pretraining(config, data or tokens.make_tokens(config))
+    planned = plan_once(config, data)
+    if isinstance(planned, PlannedRun):
+        return train(planned)
+    trunk = record = train(planned.trunk)
+    for one in planned.branches:
+        branch = branching.below(trunk.tracking_run, one)
+        record = train(branch, functools.partial(branching.resume_from_trunk, planned, branch))
+    return record
 
 
 def train(run: PlannedRun, resume_from_trunk: Callable[[], bool] | None = None) -> RunRecord:

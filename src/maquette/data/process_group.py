@@ -5,11 +5,20 @@ torchrun, `srun` and `maquette.training.processes.launch` say it in the environm
 
 import datetime
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from maquette.artifacts.errors import MaquetteError, PeerError
+
+T = TypeVar("T")
 
 PATIENCE = datetime.timedelta(minutes=60)
-"""How long a process waits for another, which may be reading, validating or saving."""
+"""How long a process waits for another in a collective of training, which may be validating or saving."""
+
+_WORK = datetime.timedelta(days=7)
+"""How long the others wait for what one process does for all: encoding a corpus, checking the tokens. A process that
+dies closes its connections, so that nobody waits for it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,14 @@ def process_group() -> ProcessGroup:
     return ProcessGroup(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
+def local_gpu(local_rank: int | None = None) -> int:
+    """The GPU of a process, by default of this one, among those that it sees: one alone under `--gpus-per-task=1`."""
+    import torch
+
+    rank = int(os.environ.get("LOCAL_RANK", "0")) if local_rank is None else local_rank
+    return rank % max(1, torch.cuda.device_count())
+
+
 def join_group(backend: str) -> None:
     """Meets the other processes, before Lightning does, so that they can agree on what to do."""
     import torch
@@ -49,9 +66,25 @@ def join_group(backend: str) -> None:
 
     if dist.is_initialized():
         return
-    if backend == "nccl":  # objects travel over the current device, which would be the first one for everybody
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if backend == "nccl":  # collectives use the current device, which would be the first one for everybody
+        torch.cuda.set_device(local_gpu())
     dist.init_process_group(backend, timeout=PATIENCE)
+
+
+_control: dict[Any, Any] = {}
+
+
+def control_group() -> Any:
+    """The group over which processes tell each other what to do: gloo between processors, so that no GPU waits for it.
+
+    All of them have to come here together the first time."""
+    import torch.distributed as dist
+
+    world = dist.group.WORLD
+    if world not in _control:
+        _control.clear()
+        _control[world] = dist.new_group(backend="gloo", timeout=_WORK)
+    return _control[world]
 
 
 def agree(value: Any) -> Any:
@@ -59,7 +92,7 @@ def agree(value: Any) -> Any:
     import torch.distributed as dist
 
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=control_group())
     return box[0]
 
 
@@ -72,12 +105,43 @@ def sum_of_all_processes(values: Any) -> Any:
     return values
 
 
-def of_all_processes(value: Any) -> list[Any]:
-    """Every process's value, in the order of ranks."""
+def of_the_first(function: Callable[[], T]) -> T:
+    """What `function()` returns in the first process, in every process; the others do not call it. Where it raises,
+    the others raise `PeerError`. What it returns must be picklable."""
+    if not _several():
+        return function()
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()):
+    if dist.get_rank() > 0:
+        failed, answer = agree(None)
+        if failed:
+            raise PeerError(*answer)
+        result: T = answer
+        return result
+    try:
+        value = function()
+    except MaquetteError as error:
+        agree((True, (error.message, error.hint)))
+        raise
+    except BaseException as error:
+        agree((True, (f"{type(error).__name__} in the first process.",)))
+        raise
+    agree((False, value))
+    return value
+
+
+def of_all_processes(value: Any) -> list[Any]:
+    """Every process's value, in the order of ranks: the first process writes a checkpoint for all."""
+    if not _several():
         return [value]
+    import torch.distributed as dist
+
     values = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=control_group())
     return values
+
+
+def _several() -> bool:
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

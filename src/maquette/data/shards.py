@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from maquette.artifacts.reading import load_array, open_parquet, reading
 from maquette.data.token_files import map_entry
 
 if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetWriter
+    from pyarrow.parquet import ParquetFile, ParquetWriter
 
 Tokens = NDArray[np.unsignedinteger]
 
@@ -33,6 +33,10 @@ REMEMBER_BYTES = 256 * 2**20
 """Larger artifacts are hashed in full once; then a stamp beside them remembers each file's size and time of change."""
 
 _STAMP = ".verified.json"
+
+MOST_MAPS = 1000
+"""Files of one split that are mapped at once. Linux allows a process 65,530 maps, and a trillion tokens in shards of
+2^24 are 60,000 files."""
 
 
 def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
@@ -67,14 +71,18 @@ class DocumentTable:
 
 
 class TokenStream:
-    """The tokens of consecutive files as one row."""
+    """The tokens of consecutive files as one row. `lengths` of the parts, where these are still to be opened."""
 
-    def __init__(self, parts: list[Tokens]) -> None:
+    def __init__(self, parts: Sequence[Tokens], lengths: Iterable[int] | None = None) -> None:
         self._parts = parts
-        self._offsets = [0, *itertools.accumulate(len(part) for part in parts)]
+        self._offsets = [0, *itertools.accumulate(map(len, parts) if lengths is None else lengths)]
 
     def __len__(self) -> int:
         return self._offsets[-1]
+
+    def __getitem__(self, place: slice) -> Tokens:
+        start, stop, _ = place.indices(len(self))
+        return self.read(start, max(0, stop - start))
 
     def read(self, start: int, length: int) -> Tokens:
         """Tokens `start` ... `start + length - 1`: a view where they lie in one file.
@@ -202,6 +210,7 @@ class TokenShards:
         self._domains: dict[str, Any] = facts["domains"]
         self._streams: dict[tuple[str, str], TokenStream] = {}
         self._tables: dict[tuple[str, str], DocumentTable] = {}
+        self._row_groups: dict[tuple[str, str], tuple[ParquetFile, list[tuple[int, int]]]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:  # a reading process maps the files itself; they have been checked
         return functools.partial(TokenShards, verify=False), (self.folder,)
@@ -246,10 +255,20 @@ class TokenShards:
         return self._tables[domain, split]
 
     def document_ids(self, domain: str, split: str, start: int, length: int) -> list[str]:
-        """The ids of the documents that tokens `start` ... `start + length - 1` belong to."""
-        table = self.documents(domain, split)
-        first, last = np.searchsorted(table.starts, [start, start + length - 1], side="right") - 1
-        return table.ids[first : last + 1]
+        """The ids of the documents that tokens `start` ... `start + length - 1` belong to. Of the table only the rows
+        around them are read: of a billion documents it would not fit into memory."""
+        path, hint = self.folder / self._split(domain, split)["boundaries"], rebuild_advice(self.folder)
+        places = [start, start + length - 1]
+        with reading(path, hint=hint):
+            if (domain, split) not in self._row_groups:
+                file = open_parquet(path, hint=hint)
+                self._row_groups[domain, split] = file, _first_starts(file)
+            file, groups = self._row_groups[domain, split]
+            first, last = (bisect.bisect_right(groups, (place, file.num_row_groups)) for place in places)
+            rows = file.read_row_groups([number for _, number in groups[first - 1 : last]], columns=["id", "start"])
+        first, last = np.searchsorted(rows["start"].to_numpy(), places, side="right") - 1
+        ids: list[str] = rows["id"].slice(first, last + 1 - first).to_pylist()
+        return ids
 
     def _split(self, domain: str, split: str) -> dict[str, Any]:
         if domain not in self._domains:
@@ -258,23 +277,48 @@ class TokenShards:
         return entry
 
 
-def open_stream(folder: Path, split: Mapping[str, Any]) -> TokenStream:
-    """Maps the files of one split (an entry of the manifest's facts) into memory, as one row of tokens.
+def _first_starts(file: "ParquetFile") -> list[tuple[int, int]]:
+    """First token and number of each of a document table's row groups, in order."""
+    column, groups = file.schema_arrow.get_field_index("start"), range(file.num_row_groups)
+    described = ((file.metadata.row_group(number), number) for number in groups)
+    return [(group.column(column).statistics.min, number) for group, number in described if group.num_rows]
 
-    Raises `StageError` for a file that does not hold what the manifest says.
-    """
-    parts: list[Any] = []
-    for shard in split.get("shards", []):
-        path = folder / shard["file"]
+
+def open_stream(folder: Path, split: Mapping[str, Any]) -> TokenStream:
+    """Maps the files of one split (an entry of the manifest's facts) into memory, as one row of tokens; of more than
+    `MOST_MAPS` each when it is read. Raises `StageError` for a file that does not hold what the manifest says."""
+    shards = split.get("shards", [])
+    maps = ShardMaps(folder, shards)
+    if len(shards) <= MOST_MAPS:
+        for number in range(len(shards)):
+            maps[number]
+    return TokenStream(maps, [shard["tokens"] for shard in shards])
+
+
+class ShardMaps(Sequence[Any]):
+    """The files of a split by their number, of which the `MOST_MAPS` that were read last are mapped."""
+
+    def __init__(self, folder: Path, shards: Sequence[Mapping[str, Any]]) -> None:
+        self._folder, self._shards = folder, shards
+        self._mapped = functools.lru_cache(MOST_MAPS)(self._map)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._mapped(number)
+
+    def _map(self, number: int) -> Any:
+        shard = self._shards[number]
         if "layout" in shard:  # a file that somebody else wrote, read where it lies
-            parts += map_entry(shard)
-            continue
+            parts = map_entry(shard)
+            return parts[0] if len(parts) == 1 else TokenStream(parts)
+        path, hint = self._folder / shard["file"], rebuild_advice(self._folder)
         # The plain view of the mapped file reads faster than numpy's own memmap class; an empty file can't be mapped.
-        tokens = load_array(path, mapped=shard["tokens"] > 0, hint=rebuild_advice(folder))
+        tokens = load_array(path, mapped=shard["tokens"] > 0, hint=hint)
         if tokens.shape != (shard["tokens"],):
-            raise StageError(f"{path} does not hold the tokens of its manifest.", rebuild_advice(folder))
-        parts.append(tokens)
-    return TokenStream(parts)
+            raise StageError(f"{path} does not hold the tokens of its manifest.", hint)
+        return tokens
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:

@@ -17,6 +17,7 @@ from maquette.artifacts.reading import load_arrays
 from maquette.data.example_batches import conversation_batches
 from maquette.data.example_data import in_parts
 from maquette.data.examples import Examples
+from maquette.data.process_group import of_the_first
 from maquette.model import LanguageModel
 from maquette.model.loading import load_checkpoint
 from maquette.objectives.base import Metrics
@@ -92,7 +93,7 @@ class ReferenceLogProbs:
         """(n,) of every completion."""
         identity = hashlib.sha256(f"{self.digest} {self.checkpoint} {split}".encode()).hexdigest()[:16]
         path = self.folder / f"reference-{split}-{identity}.npz"
-        if path.exists():
+        if of_the_first(path.exists):  # a file that one process does not see yet would leave the others waiting
             return torch.from_numpy(load_arrays(path, hint="Remove it: it is computed again.")["log_probs"])
         log_probs = self._computed(examples, trainer)
         if trainer is None or trainer.is_global_zero:

@@ -1,7 +1,7 @@
 """Runs side by side as tables for a terminal: what they are, how good they are, in which settings they differ."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -65,9 +65,8 @@ def _characters(runs: "pd.DataFrame", shown: dict[str, list[Text]]) -> int:
 
 def differences_table(runs: "pd.DataFrame") -> Table | None:
     """The settings in which the runs differ, beyond size and budget; None where they do not."""
-    settings = [name for name in runs.attrs.get(PARAMETERS, ()) if name in runs and name not in _SHOWN_ANYWAY]
     trained = runs[runs["N"].notna()] if "N" in runs else runs
-    names = [name for name in settings if trained[name].map(str).nunique() > 1]
+    names = differing_settings(trained, runs.attrs.get(PARAMETERS, ()))
     differing = names[:MOST_DIFFERENCES]
     if not differing:
         return None
@@ -79,6 +78,42 @@ def differences_table(runs: "pd.DataFrame") -> Table | None:
     for row in trained[["name", *differing]].itertuples(index=False):
         table.add_row(Text(str(row[0])), *(_plain(value) for value in row[1:]))
     return table
+
+
+_IMPORTANCE = (
+    "objective", "checkpoint", "model", "optimizer", "scheduler", "recipe", "precision", "mixture", "data", "seed",
+    "reward", "prompts", "instructions", "preferences", "adapter", "trainer",
+)  # fmt: skip
+"""Groups of settings in the order in which one looks at them; the rest follows, and what made the text comes last."""
+_TEXT = ("tokenizer", "corpus", "source", "curation", "executor", "shards")
+
+
+def differing_settings(runs: "pd.DataFrame", parameters: Sequence[str]) -> list[str]:
+    """Which of the parameters are not the same in all the runs, the most important first."""
+    names = [name for name in parameters if name in runs and name not in (*_SHOWN_ANYWAY, "training_seconds")]
+
+    def importance(name: str) -> tuple[int, int, str]:
+        group = name.removeprefix("params.").partition(".")[0]
+        place = _IMPORTANCE.index(group) if group in _IMPORTANCE else len(_IMPORTANCE)
+        return (1 if group in _TEXT else 0), place, name
+
+    return sorted((name for name in names if runs[name].map(str).nunique() > 1), key=importance)
+
+
+def tab_separated_runs(
+    runs: "pd.DataFrame", columns: Sequence[str] = (), now: datetime.datetime | None = None
+) -> Iterator[str]:
+    """A line of headings and one for each run, with all columns of `results_table` and all settings that differ.
+
+    Raises as `results_table`."""
+    shown = {name: _own_column(runs, name) for name in columns} if columns else _main_columns(runs, now)
+    if not columns:
+        differing = differing_settings(runs, runs.attrs.get(PARAMETERS, ()))
+        shown |= {name: [Text(_plain(value)) for value in runs[name]] for name in differing}
+    yield "\t".join(("run", *shown))
+    for index, name in enumerate(runs["name"]):
+        cells = (str(name), *(column[index].plain for column in shown.values()))
+        yield "\t".join(" ".join(cell.split()) for cell in cells)
 
 
 def _main_columns(runs: "pd.DataFrame", now: datetime.datetime | None) -> dict[str, list[Text]]:

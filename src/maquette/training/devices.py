@@ -12,6 +12,7 @@ import torch
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.process_state import process_state_kept
+from maquette.data.process_group import local_gpu, process_group
 from maquette.model.linear import current_backend, use_backend
 from maquette.training.config import PrecisionConfig, TrainerConfig
 
@@ -62,7 +63,7 @@ class Hardware:
         """Where this process computes."""
         if self.accelerator == "cpu":
             return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", local_gpu())
 
 
 def choose_hardware(
@@ -76,7 +77,7 @@ def choose_hardware(
 
     Raises `ConfigError` where it can't be, or makes no sense.
     """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = _count_gpus(trainer)
     gpu = trainer.accelerator in ("gpu", "cuda")
     accelerator = "cuda" if gpu or (trainer.accelerator == "auto" and count) else "cpu"
     devices = count_devices(trainer.devices, count if accelerator == "cuda" else 1)
@@ -97,7 +98,7 @@ def choose_hardware(
             "precision=16-mixed needs a GPU: a processor would silently compute in bf16 instead.",
             "Use precision=bf16-mixed or precision=fp32.",
         )
-    threads = threads or default_threads(devices if accelerator == "cpu" else 1, width)
+    threads = threads or default_threads(devices, width)
     return Hardware(accelerator, devices, trainer.num_nodes, strategy, threads, number_format)
 
 
@@ -120,8 +121,15 @@ def count_devices(devices: Any, available: int) -> int:
 
 def count_processes(trainer: TrainerConfig) -> int:
     """Of the whole run, over all machines."""
-    available = torch.cuda.device_count() if trainer.accelerator != "cpu" and torch.cuda.is_available() else 1
-    return count_devices(trainer.devices, available) * trainer.num_nodes
+    available = _count_gpus(trainer) if trainer.accelerator != "cpu" else 1
+    return count_devices(trainer.devices, max(1, available)) * trainer.num_nodes
+
+
+def _count_gpus(trainer: TrainerConfig) -> int:
+    """Of this machine. srun may show each of its tasks one alone (`--gpus-per-task=1`): then there are as many as
+    tasks."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return max(count, process_group().size // trainer.num_nodes) if count == 1 else count
 
 
 def _strategy(trainer: TrainerConfig, processes: int) -> str:
@@ -167,12 +175,16 @@ ones it more than halves the speed (72 wide: 14,100 tokens/s by one thread, 6,00
 
 
 def default_threads(processes: int, width: int | None = None) -> int:
-    """`OMP_NUM_THREADS` where it is set, else one for a narrow model and a share of the cores for others."""
+    """`OMP_NUM_THREADS` where it is set, else one for a narrow model and a share of the cores for others: what srun has
+    given a task (`--cpus-per-task`), or an equal one for each of the machine's `processes`."""
     variable = os.environ.get("OMP_NUM_THREADS", "")
     if variable.isdigit() and int(variable) > 0:
         return int(variable)
     if width is not None and width < NARROW:
         return 1
+    own = os.environ.get("SLURM_CPUS_PER_TASK", "") if process_group().size > 1 else ""
+    if own.isdigit():
+        return max(1, int(own))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // processes)
 

@@ -6,6 +6,7 @@ Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
 
 import contextlib
 import dataclasses
+import platform
 import random
 from collections.abc import Iterator, Sequence
 
@@ -26,9 +27,10 @@ from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
 from maquette.training.devices import keep_large_buffers, prepared_process
 from maquette.training.job import Job
-from maquette.training.machine import PreparedBlocks, matmul_peak
+from maquette.training.machine import PreparedBlocks, matmul_peak, number_format_in_words
 from maquette.training.metrics_file import MetricsFile
-from maquette.training.processes import ForcedExit, catch_signals
+from maquette.training.peers import ending_together
+from maquette.training.processes import ForcedExit, catch_signals, queue_again
 from maquette.training.record import RunRecord, read_record
 from maquette.training.trainer import build_callbacks, build_trainer, parts
 
@@ -43,14 +45,19 @@ def fit(job: Job) -> RunRecord:
         join_group(job.hardware.backend)
     keep_large_buffers()
     record = read_record(job.folder)
-    assert record is not None  # the stage has written it
+    if record is None:  # the first process has written it
+        raise StageError(
+            f"{job.folder} is not on {platform.node()}.",
+            "Several machines train one run in one folder: outputs= must lie on a file system that all of them see.",
+        )
     loggers: list[Logger] = parts("logger", job.logger, Logger) if world.is_first else []
     with prepared_process(job.hardware, job.linear_backend), _recorded(job, record, loggers) as log:
         if world.is_first:
             record = record.update(tracking_run=log.run_id, status=RUNNING)
         try:
-            return _fit_in_parts(job, record, world, log, loggers)
-        except KeyboardInterrupt:
+            with ending_together(world, lambda: _leave(record, world, FAILED)):
+                return _fit_in_parts(job, record, world, log, loggers)
+        except (KeyboardInterrupt, SystemExit):  # SystemExit: submitit's, in `queue_again`
             _leave(record, world, INTERRUPTED)
             raise
         except BaseException:
@@ -96,14 +103,17 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
     first_step, checkpoint = (agree(newest) if world.size > 1 else newest) or (0, None)
     if checkpoint is not None and world.is_first:
         say(f"{job.name}: resuming from step {first_step:,} of {job.spec.steps:,}")
+    # Measured, where it is not published, before anything else is on the device.
+    peak = matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json")
+    if world.is_first and job.hardware.accelerator != "cpu":
+        say(f"{job.name}: {number_format_in_words(job.hardware, torch.cuda.get_device_name(), peak)}")
     with _metrics(job, world, resumes=checkpoint is not None) as metrics, catch_signals() as stop_signal:
         run = RunContext(
             folder=job.folder,
             steps=job.spec.steps,
             batch_size_tokens=job.spec.batch_size_tokens,
             flops_per_token=job.spec.compute / job.spec.tokens,
-            peak_flops=job.hardware.world_size
-            * matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json"),
+            peak_flops=job.hardware.world_size * peak,
             validations=job.num_validations,
             stop_signal=stop_signal,
             metrics=metrics,
@@ -141,6 +151,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
             say(
                 f"{job.name}: stopped after step {record.step:,} of {job.spec.steps:,}; run the command again to resume"
             )
+        queue_again(stop_signal)
         raise KeyboardInterrupt
     return record
 

@@ -82,6 +82,16 @@ def matmul_peak(device: torch.device, precision: str, cache: Path | str) -> floa
     return _remembered(cache, key, lambda: measure_peak(device, dtype))
 
 
+def number_format_in_words(hardware: Hardware, device_name: str, peak: float) -> str:
+    """What training on a GPU computes in and the FLOP/s which that allows, and what another choice would."""
+    text = f"precision={hardware.precision} on {device_name}: matrix products at {peak / 1e12:,.3g} TFLOP/s at most"
+    if hardware.precision != "fp32":
+        return text
+    faster = {kind: published_peak(device_name, kind) for kind in ("tf32", "bf16-mixed")}
+    others = [f"precision={kind}: {value / 1e12:,.3g}" for kind, value in faster.items() if value]
+    return f"{text}, in float32 without TF32 and without FlashAttention ({'; '.join(others) or 'bf16-mixed is faster'})"
+
+
 def choose_linear_backend(job: Job) -> str:
     """What multiplies this run's matrices (model/linear.py)."""
     if job.hardware.accelerator != "cpu" or job.hardware.precision != "fp32":
@@ -220,7 +230,7 @@ class _Clock(Callback):
         self.ends: list[float] = []
 
     def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append(_now(trainer.strategy.root_device))
         if len(self.ends) > 2 and self.ends[-1] - self.ends[0] > _TRIAL_SECONDS:
             trainer.should_stop = True
 

@@ -1,5 +1,6 @@
 """Starts the processes of one run where neither torchrun nor `srun` did, each with its rank in the environment
-(data/process_group.py); and Ctrl-C and SIGTERM during training: finish the step, save, and say how to resume.
+(data/process_group.py); and Ctrl-C, SIGTERM and Slurm's warnings during training: finish the step, save, and say how
+to resume, or let Slurm start the job again.
 
 This process stays outside, starts one child for each device, waits for them, hands on what they return or raise, and
 passes Ctrl-C to them. (Lightning would start the command line again instead, which a notebook or a test does not have.)
@@ -10,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 import traceback
@@ -20,6 +22,8 @@ from typing import Any
 
 from maquette.artifacts import MaquetteError, StageError
 from maquette.artifacts.process_state import end_with
+from maquette.artifacts.progress import say
+from maquette.data.process_group import process_group
 
 _GRACE_SECONDS = 10.0
 """How long the others may take to end after one has failed: they wait for it in vain."""
@@ -35,7 +39,7 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
         # In a worker of joblib it is loky's, which children could not find again.
         multiprocessing.set_start_method("spawn", force=True)
     context = multiprocessing.get_context("spawn")
-    port = _free_port()
+    port = free_port()
     pipes, children = [], []
     with catch_signals() as stop_signal:
         for rank in range(processes):
@@ -52,25 +56,30 @@ def launch(function: Callable[[Any], Any], argument: Any, processes: int) -> Any
             pipes.append(ours)
             children.append(child)
         try:
-            answers = _wait(pipes, children, stop_signal)
+            answer = _wait(pipes, children, stop_signal)
+        except KeyboardInterrupt as error:
+            answer = error
         finally:
             for child in children:
                 child.join(_GRACE_SECONDS)
                 if child.is_alive():
                     child.kill()
                     child.join()
-    return answers[0]
+    if isinstance(answer, KeyboardInterrupt):
+        queue_again(stop_signal)
+        raise answer
+    return answer
 
 
-def _wait(pipes: list[Connection], children: list[Any], stop_signal: Any) -> dict[int, Any]:
-    """Collects every child's answer; raises the first that is an error."""
+def _wait(pipes: list[Connection], children: list[Any], stop_signal: "StopSignal") -> Any:
+    """Collects every child's answer and returns the first process's; raises the first that is an error."""
     answers: dict[int, Any] = {}
     passed_on = False
     while len(answers) < len(pipes):
         if stop_signal.requested and not passed_on:
             passed_on = True
             for child in children:
-                os.kill(child.pid, signal.SIGTERM)
+                os.kill(child.pid, stop_signal.number)
         waiting = [pipe for rank, pipe in enumerate(pipes) if rank not in answers]
         for pipe in wait(waiting, timeout=0.2):
             rank = pipes.index(pipe)  # type: ignore[arg-type]
@@ -91,7 +100,7 @@ def _wait(pipes: list[Connection], children: list[Any], stop_signal: Any) -> dic
                         child.terminate()
                 raise kind(*value)
             answers[rank] = value
-    return answers
+    return answers[0]
 
 
 def _child(
@@ -114,7 +123,7 @@ def _child(
     pipe.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -122,8 +131,10 @@ def _free_port() -> int:
 
 # Signals --------------------------------------------------------------------------------------------------------------
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""SIGUSR1: what `sbatch --signal=USR1@120` sends before the time is up."""
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+"""What Slurm sends before the time is up: with `sbatch --signal=USR1@120`, and as submitit asks for it."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *_WARNINGS)
 
 
 class ForcedExit(BaseException):
@@ -131,12 +142,16 @@ class ForcedExit(BaseException):
 
 
 class StopSignal:
-    """Whether somebody wants training to stop. Requests that follow one within a second are the same one: a terminal
-    sends Ctrl-C to all processes, and a parent hands it on to its children too."""
+    """Whether somebody wants training to stop, and by which signal: `number`, or 0. Requests that follow one within a
+    second are the same one: a terminal sends Ctrl-C to all processes, and a parent hands it on to its children too."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.number = 0
         self._since = 0.0
+
+    @property
+    def requested(self) -> bool:
+        return self.number > 0
 
     def listen(self) -> None:
         """Takes over the signals. Does nothing outside of the main thread, which alone may do so."""
@@ -149,7 +164,7 @@ class StopSignal:
         if self.requested and now - self._since > 1.0:
             raise ForcedExit
         if not self.requested:
-            self.requested, self._since = True, now
+            self.number, self._since = number, now
 
 
 @contextlib.contextmanager
@@ -164,3 +179,28 @@ def catch_signals() -> Iterator[StopSignal]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def queue_again(stop_signal: StopSignal) -> None:
+    """After a stop by Slurm's warning that the time is nearly up, when everything is saved: whoever listened to the
+    signal before us hears it (submitit, which puts its job into the queue again); where nobody did, as under a plain
+    `srun`, the run's first process has Slurm requeue the job. Once started again, the same command resumes.
+
+    Lightning's own requeueing (`SLURMEnvironment`) saves a checkpoint of its own within the signal handler, in the
+    middle of a step.
+    """
+    if stop_signal.number not in _WARNINGS or multiprocessing.parent_process() is not None:
+        return  # what `launch` started leaves it to the process that did
+    if callable(signal.getsignal(stop_signal.number)):
+        signal.raise_signal(stop_signal.number)
+        return
+    job = os.environ.get("SLURM_ARRAY_JOB_ID", ""), os.environ.get("SLURM_ARRAY_TASK_ID", "")
+    name = "_".join(job) if all(job) else os.environ.get("SLURM_JOB_ID", "")
+    if not name or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive") or not process_group().is_first:
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True, check=False)
+        trouble = done.stderr.strip() if done.returncode else ""
+    except OSError as error:
+        trouble = str(error)
+    say(f"Slurm does not start job {name} again: {trouble}" if trouble else f"Slurm starts job {name} again")

@@ -16,6 +16,7 @@ from maquette.artifacts.files import locked, write_text
 from maquette.artifacts.progress import say
 from maquette.artifacts.run_file import FINISHED
 from maquette.data.process_group import ProcessGroup, agree, join_group, process_group
+from maquette.training.devices import Hardware
 from maquette.training.fitting import fit
 from maquette.training.job import Job
 from maquette.training.machine import choose_linear_backend, compiler_works, wants_compilation
@@ -37,7 +38,7 @@ def train_job(
     lets a run that has not begun resume from another's checkpoint, False: there is none.
     Raises `ConfigError` where other processes were started than the settings say, and as `fit`.
     """
-    group = _meet(job)
+    group = meet(job.hardware)
     if job.spec.is_trial:
         return _attempt(job, group)
     # The first of several processes decides; a second command that means the same run waits here for the first.
@@ -76,25 +77,25 @@ def _attempt(job: Job, group: ProcessGroup) -> RunRecord:
     return record
 
 
-def _meet(job: Job) -> ProcessGroup:
+def meet(hardware: Hardware) -> ProcessGroup:
     """This process's place, after meeting those that torchrun or srun started beside it.
 
     Raises `ConfigError` where they are not as many as the settings say.
     """
     group = process_group()
-    expected = job.hardware.world_size
+    expected = hardware.world_size
     if group.size > 1 and group.size != expected:
         raise ConfigError(
             f"{group.size} processes were started; trainer.devices x trainer.num_nodes is {expected}.",
             "Start as many as the settings say.",
         )
-    if group.size == 1 and job.hardware.nodes > 1:
+    if group.size == 1 and hardware.nodes > 1:
         raise ConfigError(
-            f"trainer.num_nodes={job.hardware.nodes}, but nothing started this command on the other machines.",
+            f"trainer.num_nodes={hardware.nodes}, but nothing started this command on the other machines.",
             "Use torchrun or srun (hydra/launcher=submitit_slurm) to start it on each.",
         )
     if group.size > 1:
-        join_group(job.hardware.backend)
+        join_group(hardware.backend)
     return group
 
 

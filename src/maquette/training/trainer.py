@@ -12,11 +12,11 @@ from lightning.fabric.plugins.environments import LightningEnvironment, TorchEla
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy, Strategy
 
 from maquette.artifacts import ConfigError
 from maquette.artifacts.targets import place_of, search_current_folder
-from maquette.data.process_group import PATIENCE
+from maquette.data.process_group import PATIENCE, local_gpu
 from maquette.tracking.config import address_of
 from maquette.training.callbacks import RunCallback, RunContext, ValidationSchedule
 from maquette.training.checkpoint_io import AtomicCheckpointIO
@@ -89,7 +89,8 @@ def build_trainer(
     bar = settings["enable_progress_bar"]
     settings |= {
         "accelerator": hardware.accelerator,
-        "devices": hardware.processes,
+        "devices": hardware.processes if hardware.accelerator == "cpu"
+        else min(hardware.processes, torch.cuda.device_count()),  # the strategy names them
         "num_nodes": hardware.nodes,
         "strategy": build_strategy(job),
         # Sharded weights are gathered in the compute dtype; autocast would convert them at each use.
@@ -115,21 +116,22 @@ def build_trainer(
 def build_strategy(job: Job) -> Strategy:
     """How processes share the work: alone, each with a copy (DDP), or with the weights shared out (FSDP)."""
     hardware = job.hardware
+    if hardware.world_size == 1:
+        return SingleDeviceStrategy(device=hardware.device)
+    strategy: ParallelStrategy
     if hardware.strategy == "fsdp":
         from maquette.training.sharded_strategy import ShardedStrategy
 
-        return ShardedStrategy(
+        strategy = ShardedStrategy(
             nodes=hardware.nodes,
             compute_dtype=torch.bfloat16 if hardware.precision == "bf16-mixed" else torch.float32,
             timeout=PATIENCE,
         )
-    if hardware.world_size > 1:
-        return DDPStrategy(
-            process_group_backend="gloo" if hardware.accelerator == "cpu" else "nccl",
-            timeout=PATIENCE,
-            gradient_as_bucket_view=True,
-        )
-    return SingleDeviceStrategy(device=hardware.device)
+    else:
+        strategy = DDPStrategy(process_group_backend=hardware.backend, timeout=PATIENCE, gradient_as_bucket_view=True)
+    if hardware.accelerator != "cpu":  # Lightning would take as many as there are processes, of which srun may show one
+        strategy.parallel_devices = [torch.device("cuda", local_gpu(rank)) for rank in range(hardware.processes)]
+    return strategy
 
 
 def quieten() -> None:

@@ -28,6 +28,7 @@ from maquette.artifacts.targets import target_of
 from maquette.cli.command_line.config import StageConfig, TrainStage
 from maquette.cli.command_line.config_errors import COMPOSING, explained, unknown_key, wrong_key
 from maquette.cli.command_line.foreign import arguments_at, check_foreign, is_retargeted, search_beside, without_schema
+from maquette.cli.command_line.gpus import register_default_precision
 from maquette.cli.command_line.help import config_folders
 from maquette.cli.command_line.overrides import free_form, hydra_overrides, literal, parse_overrides
 from maquette.cli.command_line.recipe_numbers import left_open, register_resolver
@@ -40,6 +41,7 @@ def register_schema(name: str) -> None:
     """Makes a stage's dataclass known to Hydra as `schema/<stage>`, and the classes that its sections choose among as
     `<section>/<variant>_schema`; once in a process."""
     register_resolver()
+    register_default_precision()
     store, config = ConfigStore.instance(), STAGES[name].config
     types = typing.get_type_hints(config)
     fields = {field.name: field.metadata for field in dataclasses.fields(config)}
@@ -125,7 +127,7 @@ def to_settings(
     if isinstance(settings, TrainStage) and settings.prediction is not None:
         from maquette.cli.planning.predicted import predicted
 
-        usual = compose(stage)
+        usual = compose(stage, [f"trainer.accelerator={settings.trainer.accelerator}"])  # which precision follows
         assert isinstance(usual, TrainStage)
         return predicted(settings, usual, given)
     return settings

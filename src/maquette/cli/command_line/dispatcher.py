@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maquette import __version__
-from maquette.artifacts.errors import ConfigError, MaquetteError, without_secrets
+from maquette.artifacts.errors import ConfigError, MaquetteError, PeerError, without_secrets
 from maquette.artifacts.process_state import process_state_kept
 from maquette.artifacts.settings import nearest
 from maquette.cli.command_line.registry import MULTIRUN, STAGES, Stage
+from maquette.data.process_group import process_group
 
 _OVERRIDE = re.compile(r"(~?[+]{0,2}[A-Za-z_][\w./@:-]*=)|(~[A-Za-z_])", re.ASCII)
 _TAKES_VALUE = (
@@ -52,11 +53,13 @@ def _answer(arguments: list[str]) -> int:
         _dispatch(arguments)
         return 0
     except KeyboardInterrupt:
-        _complain("Interrupted. What was finished is kept; run the same command again to resume.")
+        if process_group().is_first:
+            _complain("Interrupted. What was finished is kept; run the same command again to resume.")
         return 130
     except MaquetteError as error:
         _let_through()
-        _complain(str(error))
+        if process_group().is_first or not isinstance(error, PeerError):
+            _complain(str(error))
         return error.exit_code
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():

@@ -127,7 +127,7 @@ class PlanStage(PrintedStage):
     tokens_served: str | None = setting(None, "tokens the model will generate and read in its life", quantity=True)
     token_price: float | None = setting(None, "dollars for a million more distinct tokens (1)", minimum=0)
     price: float | None = setting(None, "dollars for an accelerator-hour; by default the accelerator's own", minimum=0)
-    people: float | None = setting(None, "people (50)", minimum=0)
+    people: float | None = setting(None, "people to pay (none; 50 with the preset llama3_405b)", minimum=0)
     salary: float | None = setting(None, "dollars for a person and year (500,000)", minimum=0)
     staff_years: float | None = setting(None, "years they work on it (1)", minimum=0)
     overhead: float | None = setting(None, "PUE: the data centre's energy over the accelerators' (1.1)", minimum=1)

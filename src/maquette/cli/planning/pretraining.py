@@ -106,13 +106,18 @@ class PlannedRun:
             return None
         return find_record(self.spec, self.config.outputs, finished=True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For the other processes of the run: with its job, which the first one has put together for all."""
+        return self.__dict__ | {"plan": functools.partial(_itself, self.job.plan)}
+
     @functools.cached_property
     def job(self) -> "Job":
         """How the run is done here. Raises `ConfigError` where this machine can't do it."""
         from maquette.training import Job, choose_hardware
 
         config, spec = self.config, self.spec
-        if remark := recipe_remark(config.optimizer, spec.learning_rate):
+        remark = recipe_remark(config.optimizer, spec.learning_rate)
+        if remark and process_group().is_first:
             say_once(remark)
         return Job(
             spec=spec,
@@ -134,6 +139,10 @@ class PlannedRun:
             kept_steps=self.kept_steps,
             tags=_tags(config, spec) | dict(self.tags),
         )
+
+
+def _itself(plan: "ObjectivePlan") -> "ObjectivePlan":
+    return plan
 
 
 def plan_pretraining(config: TrainStage, data: TokensResult, recipe: Recipe | None = None) -> PlannedRun:

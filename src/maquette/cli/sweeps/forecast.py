@@ -13,12 +13,14 @@ from maquette.artifacts.manifest import read_manifest
 from maquette.artifacts.run_file import FINISHED, read_run
 from maquette.artifacts.targets import node_value
 from maquette.cli.command_line.config import TrainStage
+from maquette.cli.command_line.gpus import are_elsewhere
 from maquette.cli.tokens import make_tokens
 from maquette.data.config import CustomDataConfig
 
 if TYPE_CHECKING:
     from maquette.data.token_artifacts import TokensResult
     from maquette.recipe.pretraining import Recipe
+    from maquette.recipe.run_spec import RunSpec
     from maquette.training import Job
 
 
@@ -40,6 +42,7 @@ class PlannedJob:
     kind: str
     precision: str
     accelerator: str = "cpu"
+    processes: int = 1
     threads: int = 1
     epochs: dict[str, float] = dataclasses.field(default_factory=dict)
     run: str | None = None
@@ -97,16 +100,23 @@ def forecast(config: TrainStage, data: "TokensResult") -> PlannedJob:
     from maquette.cli.planning.pretraining import plan_pretraining, resolve_recipe
 
     recipe = resolve_recipe(config, data)
-    job = plan_pretraining(config, data, recipe).job
-    return dataclasses.replace(
+    run = plan_pretraining(config, data, recipe)
+    planned = dataclasses.replace(
         of_recipe(config, recipe),
+        epochs=_epochs(config, run.spec, data.folder),
+        kind=run.spec.architecture_kind,
+        precision=run.spec.precision,
+        run=run.spec.name,
+        folder=str(run.folder),
+    )
+    if are_elsewhere(config.trainer):  # where the job is checked
+        return dataclasses.replace(planned, accelerator="cuda")
+    job = run.job
+    return dataclasses.replace(
+        planned,
         accelerator=job.hardware.accelerator,
+        processes=job.hardware.processes,
         threads=job.hardware.threads,
-        epochs=_epochs(config, job, data.folder),
-        kind=job.spec.architecture_kind,
-        precision=job.spec.precision,
-        run=job.name,
-        folder=str(job.folder),
         job=job,
     )
 
@@ -129,18 +139,18 @@ def of_recipe(config: TrainStage, recipe: "Recipe") -> PlannedJob:
     )
 
 
-def _epochs(config: TrainStage, job: "Job", folder: Path) -> dict[str, float]:
+def _epochs(config: TrainStage, spec: "RunSpec", folder: Path) -> dict[str, float]:
     """How often each domain is read."""
     from maquette.data import MixtureOrder
 
     if isinstance(config.data, CustomDataConfig):
         batches = read_manifest(folder).facts["batches"]
-        return {"data": job.spec.steps / batches} if batches else {}
+        return {"data": spec.steps / batches} if batches else {}
     context = config.data.sequence_length
     order = MixtureOrder(
-        config.mixture, training_tokens(folder), context=context, token_budget=job.spec.tokens, seed=config.seed
+        config.mixture, training_tokens(folder), context=context, token_budget=spec.tokens, seed=config.seed
     )
-    return dict(order.epochs(job.spec.tokens // context))
+    return dict(order.epochs(spec.tokens // context))
 
 
 def _forecast_tree(config: TrainStage, data: "TokensResult") -> PlannedJob:

@@ -47,17 +47,19 @@ def choose_launching(
     cores: int,
     accelerated: bool = False,
     gpus: int = 1,
+    processes: int = 1,
 ) -> Launching:
     """By what was typed, else by what is fastest here.
 
     `seconds`: what all jobs take one after another (nan: unknown); `threads`: of a job, None for one that trains
-    nothing; `cores`: of this machine that may be used; `accelerated`: jobs use a GPU, of which there are `gpus`.
+    nothing; `cores`: of this machine that may be used; `accelerated`: jobs use GPUs, of which there are `gpus`;
+    `processes`: of a job, each with its threads and, if accelerated, a GPU of its own.
     Raises `ConfigError` for a launcher that is not installed.
     """
     typed = next((text.partition("=")[2] for text in reversed(overrides) if text.startswith("hydra/launcher=")), None)
     given = {text.partition("=")[0].lstrip("+") for text in overrides}
     each = min(threads or 1, cores)
-    slots = max(1, min(jobs, gpus)) if accelerated else max(1, min(jobs, cores // each))
+    slots = max(1, min(jobs, (gpus if accelerated else cores // each) // processes))
     batch = None
     if typed is None:
         worth = threads is not None and slots > 1 and seconds > 2 * _IMPORTS and _is_installed("joblib")

@@ -34,6 +34,7 @@ from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_li
 from maquette.cli.sweeps.stored import store_plan, stored_plan
 from maquette.cli.sweeps.view import Expected, viewed
 from maquette.cli.sweeps.work import FAILED, FINISHED, Files, numbers_of, subdir
+from maquette.data.process_group import process_group
 from maquette.tracking.config import TrackingConfig, mlflow_node
 
 _STALE = "its process ended without a word (out of memory, or killed)"
@@ -53,6 +54,12 @@ def run_sweep(sweeper: Any, arguments: Sequence[str]) -> Report:
     application, config, context = sweeper.task_function, sweeper.config, sweeper.hydra_context
     if not isinstance(application, Application):
         raise ConfigError("hydra/sweeper=maquette sweeps maquette's own stages.", "Use hydra/sweeper=basic.")
+    if process_group().size > 1:
+        raise ConfigError(
+            f"-m: a sweep is started once, not by {process_group().size} processes.",
+            "Leave torchrun or srun out: each job starts its own (trainer=ddp), or asks Slurm for them "
+            "(hydra/launcher=submitit_slurm).",
+        )
 
     folder = config_folder_of(config.hydra)
 
@@ -136,10 +143,11 @@ def _choose_launching(
     cores = launching.usable_cores()
     forecasts = [forecast for number in left if (forecast := sweep.jobs[number].forecast) is not None]
     threads = None
+    processes = max((forecast.processes for forecast in forecasts), default=1)
     if forecasts:
         asked = getattr(sweep.settings, "threads", None)
         narrow = all(forecast.threads == 1 for forecast in forecasts)
-        threads = asked or (1 if narrow else max(1, cores // len(left)))
+        threads = asked or (1 if narrow else max(1, cores // (len(left) * processes)))
     accelerated = any(forecast.accelerator != "cpu" for forecast in forecasts)
     return launching.choose_launching(
         hydra,
@@ -149,6 +157,7 @@ def _choose_launching(
         cores=cores,
         accelerated=accelerated,
         gpus=len(visible_gpus()) if accelerated else 0,
+        processes=processes,
     )
 
 

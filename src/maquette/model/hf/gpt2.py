@@ -52,6 +52,7 @@ def _is_gpt2(config: CoreConfig) -> bool:
     return (
         isinstance(config, TransformerConfig)
         and not config.own_code
+        and not any(config.windows)
         and (config.normalization, config.positions, config.activation) == ("layernorm", "learned", "gelu")
         and config.bias
         and config.query_key_value_bias

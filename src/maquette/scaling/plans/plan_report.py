@@ -79,9 +79,10 @@ def plan_rows(plan: ComputePlan) -> Iterator[tuple[str, str, str]]:
     yield "accelerators", f"{given.gpus:,.0f} {given.gpu}", f"MFU {given.utilization:.1%}"
     yield "time", f"{plan.days:.1f} days", f"{quantity(plan.gpu_hours)} GPU-hours"
     yield "compute cost", f"${quantity(plan.compute_cost)}", f"${plan.compute_cost / plan.gpu_hours:.2f} an hour"
-    people = f"{given.people:g} people at ${quantity(given.salary)} for {given.staff_years:g} years"
-    yield "staff cost", f"${quantity(plan.staff_cost)}", people
-    yield "total cost", f"${quantity(plan.total_cost)}", ""
+    if given.people:
+        people = f"{given.people:g} people at ${quantity(given.salary)} for {given.staff_years:g} years"
+        yield "staff cost", f"${quantity(plan.staff_cost)}", people
+        yield "total cost", f"${quantity(plan.total_cost)}", ""
     yield "energy", f"{quantity(plan.energy)} kWh", f"PUE {given.overhead:g}"
     flights = f"{plan.flights:,.0f} return flights New York-London"
     yield "emissions", f"{plan.tonnes_co2e:,.0f} t CO2e", f"{flights}, at {given.kilograms_per_kwh:g} kg/kWh"

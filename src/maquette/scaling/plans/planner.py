@@ -47,7 +47,7 @@ class Assumptions:
     tokens: float | None = None
     utilization: float = 0.4
     price: float | None = None
-    people: float = 50
+    people: float = 0
     salary: float = 500_000
     staff_years: float = 1.0
     overhead: float = 1.1

@@ -19,7 +19,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from maquette.artifacts import ConfigError
-from maquette.data.process_group import PATIENCE, of_all_processes
+from maquette.data.process_group import control_group, of_all_processes
 from maquette.training.callbacks.base import RunCallback
 from maquette.training.callbacks.loss_spike import diverged, first_broken
 from maquette.training.checkpoint_io import CheckpointFolder, capture_random_state, restore_random_state
@@ -52,7 +52,6 @@ class RunCheckpoint(RunCallback, Checkpoint):
         self.interrupted = False
         self._step, self._saved_step = 0, -1
         self._random: list[dict[str, Any]] | None = None
-        self._talk: Any = None
         self._seconds_before, self._began, self._ended = 0.0, time.monotonic(), 0.0
 
     @property
@@ -67,8 +66,6 @@ class RunCheckpoint(RunCallback, Checkpoint):
         if self._random is not None:
             restore_random_state(self._random[trainer.global_rank % len(self._random)])
         self._saved = self._began = time.monotonic()
-        if trainer.world_size > 1:  # two bytes a step, over processors: no GPU waits for them
-            self._talk = dist.new_group(backend="gloo", timeout=PATIENCE)
         loop = trainer.fit_loop.epoch_loop
         end_batch = loop.on_advance_end
 
@@ -127,16 +124,17 @@ class RunCheckpoint(RunCallback, Checkpoint):
     def _wishes(self, trainer: Trainer, step: int) -> tuple[bool, bool]:
         """Whether to save, and whether to stop, after this step. Several processes ask each other."""
         assert self.run is not None
-        stops = self.run.stop_signal.requested
+        stop_signal = self.run.stop_signal
         if self.every_n_train_steps is not None:
             saves = step % self.every_n_train_steps == 0
         else:
             saves = time.monotonic() - self._saved >= self.seconds
-        if self._talk is None:
-            return saves, stops
-        wishes = torch.tensor([saves, stops], dtype=torch.uint8)
-        dist.all_reduce(wishes, dist.ReduceOp.MAX, group=self._talk)
-        return bool(wishes[0]), bool(wishes[1])
+        if trainer.world_size == 1:
+            return saves, stop_signal.requested
+        wishes = torch.tensor([saves, stop_signal.number], dtype=torch.uint8)
+        dist.all_reduce(wishes, dist.ReduceOp.MAX, group=control_group())  # two bytes a step; no GPU waits for them
+        stop_signal.number = int(wishes[1])  # the first process has Slurm start the job again
+        return bool(wishes[0]), stop_signal.requested
 
     def _save(self, trainer: Trainer, step: int) -> None:
         """Checkpoint, curves and record agree: all of them are on disk up to this step."""
