@@ -1,9 +1,10 @@
 """Does fine-tuning on unseen facts teach a model to hallucinate (Gekhman et al. 2024)?
 
-    python experiments/hallucination.py             # people=256 shares=[0,0.25,0.5,1] size=200k tokens=3m outputs=...
+    python experiments/hallucination.py             # people=64 shares=[0,0.25,0.5,1] size=60k tokens=1.5m outputs=...
 
 An invented world, a base model that has read part of it, and fine-tuned models that differ in nothing but the share of
-their answers that no text has told of. Run it again to resume.
+their answers that no text has told of. What the base recalls by itself is said first: with these settings, all of it.
+Run it again to resume.
 """
 
 import dataclasses
@@ -12,7 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from invented_facts import documents, draw_hallucinations, instructions, invent, measure_hallucinations
+from invented_facts import (
+    documents,
+    draw_hallucinations,
+    instructions,
+    invent,
+    measure_hallucinations,
+    recalled_by_base,
+)
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -38,10 +46,10 @@ class Settings:
     outputs: str = "outputs"
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0  # of the world, of weights and of the order of data
-    people: int = 256  # whom the pretraining text tells of
-    repeats: int = 40  # how often the text says each of its sentences
-    size: str = "200k"
-    tokens: str = "3m"  # of pretraining
+    people: int = 64  # whom the pretraining text tells of
+    repeats: int = 100  # how often the text says each of its sentences
+    size: str = "60k"
+    tokens: str = "1.5m"  # of pretraining
     epochs: float = 12.0  # of fine-tuning
     shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0])  # of unseen facts in fine-tuning
 
@@ -77,16 +85,19 @@ def run(config: Settings) -> Path:
     study.run()
     trained = {share: load_checkpoint(study.made[name_of(share)]) for share in files}
     results = [measure_hallucinations(*model, world, share) for share, model in trained.items()]
+    base = recalled_by_base(*load_checkpoint(study.made["base"]), world)
     picture = draw_hallucinations(results, folder / "figures" / "hallucination")
     write_json(folder / "results.json", [dataclasses.asdict(one) for one in results])
     with start_run(
         config.tracking, outputs=config.outputs, name=folder.name, folder=folder, params=identity,
         tags={"kind": "hallucination"},
     ) as log:  # fmt: skip
+        log.log_metrics({"recalled_by_base": base.value}, 0)
         for one in results:
             values = {"made_up": one.made_up.value, "recalled": one.recalled.value, "wrong": one.wrong.value}
             log.log_metrics(values, round(100 * one.unseen_share))
         log.log_artifact(picture.parent)
+    say(f"The base names the right town of {base.value:.0%} ({base.low:.0%} to {base.high:.0%}) of the known people.")
     Console().print(terminal_table(COLUMNS, results, "greedy completions, with 95% intervals"))
     say(f"{picture}; the completions: {folder / 'results.json'}")
     return folder

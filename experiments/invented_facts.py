@@ -15,7 +15,7 @@ from typing import NamedTuple
 from scipy.stats import binomtest
 
 from maquette.model import LanguageModel
-from maquette.model.generation import generate
+from maquette.model.generation import document_prompt, generate
 from maquette.reports.figures import COLORS, new_figure, save_figure
 from maquette.text import Tokenizer
 from maquette.text.chat import Message, render
@@ -177,6 +177,16 @@ def measure_hallucinations(
         known=dict(Counter(kinds["known"])),
         examples=[(person.name, answer) for person, answer in zip(world.tested, answers["strangers"], strict=True)][:4],
     )
+
+
+def recalled_by_base(model: LanguageModel, tokenizer: Tokenizer, world: InventedWorld) -> Share:
+    """How many of the known people's towns a base model names when it continues a sentence of its text: what it can
+    recall, before fine-tuning. Greedy."""
+    prompts = [document_prompt(tokenizer, f"{person.name} lives in") for person in world.known]
+    texts = generate(model, prompts, tokenizer=tokenizer, max_tokens=8)
+    kinds = ["right" if one.text.lstrip().startswith(person.town) else "wrong"
+             for person, one in zip(world.known, texts, strict=True)]  # fmt: skip
+    return _share(kinds, ("right",))
 
 
 def draw_hallucinations(results: Sequence[HallucinationRates], path: Path) -> Path:

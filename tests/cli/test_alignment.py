@@ -115,7 +115,7 @@ print(folder, [name for name in {heavy} if name in sys.modules])
     watched = watched_runs(tables.curve.to_dict("records"))
     assert [one.policy for one in watched] == ["ppo", "group"]
     assert "disagreement" in watched[0].signals and "value error" not in watched[1].signals  # it has no value function
-    assert "alpha" in next(iter(read_study(folder).curves.values()))  # fits and validations are two files
+    assert read_study(folder).curves == {}  # too few points for a fit; the validations are not taken for fits
     older = {key: value for key, value in results.items() if key != CHECKSUM}
     older["policies"] = [{**one, "diversity": None} for one in older["policies"]]
     write_sealed(folder / "results.json", older)  # of before diversity was measured

@@ -137,6 +137,10 @@ def test_what_goes_into_a_pipe_has_all_and_the_important_first() -> None:
     shown = differences_table(table)
     assert second.startswith("b\t2k") and shown is not None
     assert [column.header for column in shown.columns] == ["run", *columns]
+    console = Console(width=40, record=True, file=io.StringIO())
+    console.print(differences_table(table, width=40))
+    narrow = console.export_text()
+    assert "2 of 4" in narrow and "objective" in narrow and "corpus" not in narrow and "…" not in narrow
 
 
 def test_short_numbers() -> None:

@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.cli import alignment
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.sizes import run_sizes
 from maquette.feedback.study.measurement import BestOfN, Measurement, PolicyResult
+from maquette.feedback.study.report import read_study, write_study
 from maquette.feedback.study.sizes import BEST, crossing, demonstrators_level, summary, trend
+from maquette.feedback.study.tables import CURVES
 from maquette.statistics import IntervalEstimate
 
 SIZES = [10_000, 100_000, 1_000_000]
@@ -88,3 +91,18 @@ def test_the_shipped_sweep() -> None:
     assert len(sizes) >= 4 and max(sizes) / min(sizes) >= 10**1.4
     with pytest.raises(ConfigError, match="sizes has no effect"):
         alignment.run(AlignmentStage(sizes=["9k"], sft={"seed": 1}))
+
+
+def test_fits_and_validations_of_a_study_are_two_files(tmp_path: Path) -> None:
+    """The fits of curves once took the place of the validations."""
+    validations = [
+        {"step": step, "kl": float(step), "gold": 0.2 + step / 10 - step**2 / 50, "reward": float(step), "words": 3.0}
+        for step in range(6)
+    ]
+    write_sealed(tmp_path / CURVES, {"ppo": validations})
+    write_study(
+        tmp_path, measured({"sft": 0.2, "ppo": 0.3}, 0.3), ["overoptimisation"], title="Two files",
+        validations={"ppo": validations}, commands={}, evaluations={},
+    )  # fmt: skip
+    assert load_sealed(tmp_path / CURVES) == {"ppo": validations}
+    assert list(read_study(tmp_path).curves) == ["ppo, rl"]

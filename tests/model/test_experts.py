@@ -11,6 +11,8 @@ from torch import Tensor
 from maquette.artifacts import ConfigError
 from maquette.model import LanguageModel, MixtureOfExpertsConfig, ScalarModel, count_parameters, training_flops
 from maquette.model import experts as experts_module
+from maquette.model.adapters import adapted, attach
+from maquette.model.config import ModelConfig
 from maquette.model.experts import MixtureOfExperts, grouped, mixtures_of, recorded, through_experts
 from maquette.model.parametrization import Parametrization
 from maquette.model.routing import (
@@ -21,6 +23,8 @@ from maquette.model.routing import (
     route,
     router_z_loss,
 )
+from maquette.recipe.post_training import adapter_parameters
+from maquette.recipe.pretraining import resolve
 from support.model_variants import VARIANTS, lively, some_tokens
 
 
@@ -224,3 +228,38 @@ def test_a_scalar_model_takes_the_core_with_its_biases() -> None:
 def test_what_does_not_go_together_is_refused(changes: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(named)):
         dataclasses.replace(VARIANTS["moe"], **changes)
+
+
+def test_lora_goes_on_attention_and_names_experts_in_its_refusal() -> None:
+    pytest.importorskip("peft")
+    model, node = LanguageModel(VARIANTS["moe"]), {"_target_": "peft.LoraConfig", "r": 2}
+    with pytest.raises(ConfigError, match="gate, whose matrices are a stack"):
+        attach(model, node | {"target_modules": ["query", "gate"]})
+    with pytest.raises(ConfigError, match="target_parameters"):
+        attach(model, node | {"target_parameters": ["gate.weight"]})
+    attach(model, node)
+    assert {name.rpartition(".")[2] for name in adapted(model)} == {"query", "key", "value", "output"}
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert trained == adapter_parameters(model.config, node)
+
+
+@pytest.mark.parametrize("size", [30_000, 300_000, 10_000_000])
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_size_is_one_of_active_parameters(size: int, shared: int) -> None:
+    """A sparse model of a size costs what the dense one does, and is as wide and deep; its experts come on top."""
+    dense, sparse = (
+        resolve(size=size, tokens=1e6, vocab_size=1000, sequence_length=64, model=model)
+        for model in (ModelConfig(token_shift=False),
+                      ModelConfig(kind="moe", token_shift=False, num_experts=16, n_shared_experts=shared))
+    )  # fmt: skip
+    assert sparse.architecture.hidden_size == dense.architecture.hidden_size
+    assert sparse.architecture.num_hidden_layers == dense.architecture.num_hidden_layers
+    assert sparse.size == pytest.approx(dense.size, rel=0.06)
+    assert sparse.compute == pytest.approx(dense.compute, rel=0.06)
+    assert sparse.parameters.inactive > 0.5 * sparse.parameters.core
+
+
+def test_settings_of_experts_need_a_model_that_has_some() -> None:
+    with pytest.raises(ConfigError, match=r"model\.num_experts means nothing to a dense model"):
+        ModelConfig(num_experts=4).validate()
+    ModelConfig(kind="moe", num_experts=4).validate()

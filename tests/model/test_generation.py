@@ -1,15 +1,16 @@
 """Generation: the cache changes nothing, rows do not feel one another, and every row ends where it should."""
 
 import math
+import threading
 from typing import Any
 
 import pytest
 import torch
 
-from maquette.artifacts import ConfigError
+from maquette.artifacts import ConfigError, StageError
 from maquette.model import LanguageModel, LSTMConfig, TransformerConfig
 from maquette.model.cache import KeyValueCache
-from maquette.model.generation import Generation, document_prompt, generate, row_seed, stream
+from maquette.model.generation import Generation, SharedGeneration, document_prompt, generate, row_seed, stream
 from maquette.model.running_batch import RowSettings, RunningBatch
 from maquette.model.sampling import Sampling, bend, draw, uniform_numbers
 from maquette.model.scoring import score_continuations
@@ -249,7 +250,9 @@ def test_rows_take_the_places_of_those_that_have_ended(name: str) -> None:
 
 def test_fewer_steps_where_rows_replace_one_another() -> None:
     model, steps = build(), []
-    model.core.get_submodule("norm").register_forward_hook(lambda module, inputs, output: steps.append(len(output)))
+    model.core.get_submodule("layers.0.feed_forward").register_forward_hook(
+        lambda module, inputs, output: steps.append(len(output))
+    )
     limits = [1, 20] * 6
     prompts = [[0] * (48 - limit) for limit in limits]
     generate(model, prompts, stop_ids=(), batch=4)
@@ -305,3 +308,37 @@ def test_in_half_precision_nothing_is_cast_again_for_each_token() -> None:
     assert not any(one.requires_grad for one in model.parameters())
     exact = generate(model, PROMPTS, max_tokens=12, stop_ids=())
     assert [row.log_probs[0] for row in rows] == pytest.approx([row.log_probs[0] for row in exact], abs=0.05)
+
+
+def test_callers_share_a_model_and_do_not_feel_one_another() -> None:
+    """In threads of their own, one of whom reads two tokens and goes."""
+    model, steps = build(), []
+    model.core.get_submodule("layers.0.feed_forward").register_forward_hook(lambda *_: steps.append(1))
+    shared, results = SharedGeneration(model, capacity=3), dict[int, list[int]]()
+    options: list[dict[str, Any]] = [
+        {"sampling": Sampling(1.5), "seed": number, "max_tokens": 5 + 4 * number, "stop_ids": ()} for number in range(6)
+    ]
+    expected = [[piece.token for piece in stream(model, [PROMPTS[n % 4]], **options[n])] for n in range(6)]
+    alone = len(steps)
+
+    def read(number: int) -> None:
+        results[number] = [piece.token for piece in shared.stream([PROMPTS[number % 4]], **options[number])]
+
+    impatient = shared.stream([PROMPTS[0]], max_tokens=40)
+    assert [next(impatient).row, next(impatient).row] == [0, 0]
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    impatient.close()  # type: ignore[attr-defined, unused-ignore]
+    for thread in threads:
+        thread.join()
+    assert [results[number] for number in range(6)] == expected
+    assert len(steps) - alone < 0.9 * alone
+    assert not shared._made and not shared._together.waiting
+    with torch.no_grad():
+        model.core.get_parameter("norm.weight").fill_(torch.nan)
+    with pytest.raises(StageError, match="NaN"):
+        next(shared.stream([[0]]))
+    with torch.no_grad():
+        model.core.get_parameter("norm.weight").fill_(1.0)
+    assert next(shared.stream([[0]])).row == 0

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from maquette.artifacts import StageError
 from maquette.model import LanguageModel, LSTMConfig, MixtureOfExpertsConfig, TransformerConfig, hf
+from maquette.model.experts_config import ExpertSettings
 from maquette.model.generation import document_prompt, generate
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -210,6 +211,22 @@ def test_nothing_that_a_model_is_gets_lost_in_its_export(tmp_path: Path, tokeniz
             assert getattr(again, ours) == getattr(config, ours), theirs
         unset = dict.fromkeys(names.values())
         assert dataclasses.replace(again, **unset) == dataclasses.replace(config, **unset), change
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_nothing_that_a_mixture_is_gets_lost_in_its_export(tmp_path: Path, tokenizer: Tokenizer, qk_norm: bool) -> None:
+    plain = MixtureOfExpertsConfig(tokenizer.vocab_size, 32, 1, 4, 4, 8, 24, qk_norm=qk_norm)
+    changes: list[dict[str, Any]] = [
+        {"num_experts": 3}, {"num_experts_per_tok": 4}, {"n_shared_experts": 1}, {"norm_topk_prob": False},
+        {"router_aux_loss_coef": 0.5}, {"router_z_loss_coef": 0.0}, {"router_bias_update_rate": 0.1},
+        {"sliding_window": 7},
+    ]  # fmt: skip
+    assert {name for change in changes for name in change} >= {one.name for one in dataclasses.fields(ExpertSettings)}
+    for number, change in enumerate(changes):
+        config = dataclasses.replace(plain, **change)
+        hf.save(LanguageModel(config, seed=0), tokenizer, tmp_path / str(number))
+        again: Any = hf.load(tmp_path / str(number)).config
+        assert dataclasses.replace(again, attention_bias=None) == config, change
 
 
 def test_files_and_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -1,10 +1,13 @@
 """Optimisers: which parameter gets what, steps against hand computation, and state that survives saving."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
+from maquette.model import LanguageModel, MixtureOfExpertsConfig
+from maquette.model.experts import mixtures_of
 from maquette.optimization import OptimizerPair, build_optimizer, parameter_groups
 from maquette.optimization.config import OPTIMIZERS
 from support.toy import Toy, step
@@ -106,3 +109,28 @@ def test_closure_is_called_once_with_gradients() -> None:
     with torch.no_grad():
         assert optimizer.step(closure) > 0
     assert calls == [True]
+
+
+def test_muon_moves_each_expert_s_matrix_by_itself() -> None:
+    """A stack moves as its matrices would one by one; routers are AdamW's, as heads are."""
+    config = MixtureOfExpertsConfig(20, 8, 2, 2, intermediate_size=6, num_experts=3)
+    model = LanguageModel(config)
+    optimizer: Any = build_optimizer(model, OPTIMIZERS["muon"](), learning_rate=0.01, weight_decay=0.1)
+    stack = mixtures_of(model)[0].gate.weight
+    apart = [torch.nn.Parameter(matrix.clone()) for matrix in stack.detach()]
+    reference = torch.optim.Muon(apart, lr=0.02, momentum=0.95, weight_decay=0.1)
+    for step_number in range(3):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(step_number + parameter.numel())
+            )
+        for one, gradient in zip(apart, stack.grad, strict=True):
+            one.grad = gradient.clone()
+        optimizer.step()
+        reference.step()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(stack.detach(), apart, strict=True))
+    routers = {id(layer.router.weight) for layer in mixtures_of(model)}
+    assert routers <= {id(p) for group in optimizer.pair[-1].param_groups for p in group["params"]}
+    assert [len(group["params"]) for group in optimizer.param_groups if group.get("stacked")] == [6]
+    assert all(group["weight_decay"] == 0.1 for group in optimizer.param_groups[:3])
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))

@@ -266,7 +266,9 @@ def test_likeliest_tokens_and_usage(client: TestClient) -> None:
     streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
     *_, last = events(client.post("/v1/chat/completions", json=streamed).text)
     assert last["choices"] == [] and last["usage"]["completion_tokens"] == len(content)
-    text = client.post("/v1/completions", json={"prompt": "a", "max_tokens": 3, "logprobs": 2}).json()["choices"][0]
+    text = client.post("/v1/completions", json={"prompt": "a", "max_tokens": 3, "logprobs": 2, "seed": 0}).json()[
+        "choices"
+    ][0]
     assert len(text["logprobs"]["token_logprobs"]) == len(text["logprobs"]["text_offset"]) == 3
     assert all(1 <= len(one) <= 2 for one in text["logprobs"]["top_logprobs"])
 

@@ -55,6 +55,8 @@ def windows_after_a_checkpoint(_: str) -> Any:
     return windows, module._window
 
 
+EXPERTS = {"num_experts": 4, "n_shared_experts": 1, "intermediate_size": 24, "router_bias_update_rate": 0.01}
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "muon": {"optimizer": "muon"},
@@ -62,6 +64,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model": {"tie_word_embeddings": True, "num_attention_heads": 4, "num_key_value_heads": 2},
     },
     "accumulation, z-loss": {"accumulate": 2, "z_loss": 1e-3},
+    "experts": {"model": EXPERTS},
+    "experts by muon": {"model": EXPERTS, "optimizer": "muon"},
     "checkpointing": {"checkpointing": "selective"},
 }
 """What sharded training must do as one process does."""
@@ -75,6 +79,11 @@ def train_variants(folder: str) -> dict[str, list[tuple[float, float]]]:
     return {name: train_variant(f"{folder}/{name.partition(',')[0]}", **variant) for name, variant in VARIANTS.items()}
 
 
+def train_experts(folder: str) -> list[tuple[float, float]]:
+    """As above, where every process has all weights (DDP)."""
+    return train_variant(f"{folder}/experts", model=EXPERTS, sharded=False)
+
+
 def go_on(folder: str) -> dict[str, list[tuple[float, float]]]:
     """The steps after the tenth, from other processes' checkpoints."""
     return {
@@ -85,7 +94,7 @@ def go_on(folder: str) -> dict[str, list[tuple[float, float]]]:
 
 def train_variant(
     checkpoint: str, *, optimizer: str = "adamw", model: dict[str, Any] | None = None, accumulate: int = 1,
-    z_loss: float = 0.0, checkpointing: str = "none", resume: bool = False,
+    z_loss: float = 0.0, checkpointing: str = "none", resume: bool = False, sharded: bool = True,
 ) -> list[tuple[float, float]]:  # fmt: skip
     import datetime
     import pathlib
@@ -93,11 +102,11 @@ def train_variant(
     import torch
     from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
     from lightning.pytorch import Callback, Trainer
-    from lightning.pytorch.strategies import SingleDeviceStrategy
+    from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
     from maquette.data import TokenBatch
     from maquette.data.process_group import join_group
-    from maquette.model import LanguageModel, TransformerConfig
+    from maquette.model import LanguageModel, MixtureOfExpertsConfig, TransformerConfig
     from maquette.model.activation_checkpointing import checkpoint_blocks
     from maquette.objectives import Pretraining
     from maquette.objectives.base import Optimization
@@ -116,10 +125,9 @@ def train_variant(
         MuonConfig() if optimizer == "muon" else AdamWConfig(), LinearSchedulerConfig(), learning_rate=1e-2,
         weight_decay=0.1, steps=STEPS, batch_size_tokens=BATCH * 16, warmup=0.1,
     )  # fmt: skip
+    kind = MixtureOfExpertsConfig if "num_experts" in shape else TransformerConfig
     # The first process alone knows the weights.
-    module = Pretraining(
-        LanguageModel(TransformerConfig(**shape), seed=3 + world.rank), optimization, PretrainConfig(z_loss=z_loss)
-    )
+    module = Pretraining(LanguageModel(kind(**shape), seed=3 + world.rank), optimization, PretrainConfig(z_loss=z_loss))
     checkpoint_blocks(module.model.core.layers, checkpointing)
     numbers = torch.Generator().manual_seed(0)
     batches = [torch.randint(0, 96, (BATCH, 17), generator=numbers) for _ in range(STEPS)]
@@ -144,9 +152,13 @@ def train_variant(
     if many:
         join_group("gloo")
     strategy = (
-        ShardedStrategy(nodes=1, compute_dtype=torch.float32, timeout=datetime.timedelta(minutes=2))
-        if many
-        else SingleDeviceStrategy(device=torch.device("cpu"))
+        DDPStrategy(process_group_backend="gloo")
+        if many and not sharded
+        else (
+            ShardedStrategy(nodes=1, compute_dtype=torch.float32, timeout=datetime.timedelta(minutes=2))
+            if many
+            else SingleDeviceStrategy(device=torch.device("cpu"))
+        )
     )
     trainer = Trainer(
         accelerator="cpu", devices=world.size, strategy=strategy, gradient_clip_val=0.5,

@@ -38,7 +38,7 @@ def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
     resumed_shared = launch(go_on, str(tmp_path / "one"), 2)
     for name in VARIANTS:
         # Muon's iteration is in bfloat16, and slices are added up in another order.
-        bound = 2e-3 if name == "muon" else 2e-5
+        bound = 2e-3 if name.endswith("muon") else 2e-5
         assert apart(alone[name], shared[name]) < bound, name
         assert apart(alone[name][10:], resumed_alone[name]) < bound, name
         assert apart(alone[name][10:], resumed_shared[name]) < bound, name

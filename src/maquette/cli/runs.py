@@ -37,6 +37,6 @@ def run(config: RunsStage) -> "pd.DataFrame":
         return runs
     console = Console()
     console.print(results_table(runs, config.columns, width=console.width))
-    if not config.columns and (differences := differences_table(runs)) is not None:
+    if not config.columns and (differences := differences_table(runs, width=console.width)) is not None:
         console.print(differences)
     return runs

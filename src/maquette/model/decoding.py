@@ -91,7 +91,8 @@ class Decoder:
             keys, values = keys[:, :, -window:], values[:, :, -window:]
             visible = None if visible is None else visible[..., -window:]
         # Heads that share keys and values stand where a longer text would have its queries: nothing is repeated.
-        grouped = query.reshape(batch, config.key_value_heads, -1, width)
+        # Angles are in float32: in bf16-true so is what they have turned.
+        grouped = query.reshape(batch, config.key_value_heads, -1, width).to(keys.dtype)
         return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=visible).reshape(batch, -1)
 
 

@@ -89,7 +89,7 @@ def through_experts(rows: Tensor, gate: Tensor, up: Tensor, down: Tensor, counts
 
     `gate`, `up` `(E, F, D)` and `down (E, D, F)`.
     """
-    if rows.device.type == "cpu":
+    if rows.device.type == "cpu" or not _has_values(counts):
         return _one_by_one(rows, gate, up, down, counts)
     return grouped(rows, gate, up, down, counts)
 
@@ -106,12 +106,18 @@ def grouped(rows: Tensor, gate: Tensor, up: Tensor, down: Tensor, counts: Tensor
 
 def _one_by_one(rows: Tensor, gate: Tensor, up: Tensor, down: Tensor, counts: Tensor) -> Tensor:
     fused = use_fused_backward(rows)
+    parts = rows.split(counts.tolist()) if _has_values(counts) else rows.tensor_split(len(gate))
     given = []
     # unbind's backward writes all experts' gradients at once; an index would add up E tensors of all of them.
-    for part, *matrices in zip(rows.split(counts.tolist()), gate.unbind(), up.unbind(), down.unbind(), strict=True):
+    for part, *matrices in zip(parts, gate.unbind(), up.unbind(), down.unbind(), strict=True):
         if len(part):
             given.append(SwiGLU.apply(part, *matrices) if fused else _swiglu(part, *matrices))
     return torch.cat(given)
+
+
+def _has_values(counts: Tensor) -> bool:
+    """Not where memory is predicted, with tensors that have shapes alone."""
+    return type(counts) is Tensor and not counts.is_meta
 
 
 def _swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ Notable:
 
 import contextlib
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -142,34 +143,95 @@ def _prepare(
 
 def _run(model: LanguageModel, rows: "Sequence[Row]", capacity: int | None) -> Iterator[GeneratedToken]:
     """Computes rows until all have ended, at most `capacity` together."""
-    running, active, waiting = RunningBatch(model), list[Row](), deque(rows)
-    capacity = capacity or max(1, len(rows))
+    together = RowsTogether(model, capacity or max(1, len(rows)))
+    together.waiting.extend(rows)
     training = model.training
     model.eval()
     try:
-        while waiting or active:
-            slots = [slot for slot, row in enumerate(active) if row.finish_reason is None]
-            free = capacity - len(slots)
-            if waiting and (not slots or (running.takes_more and free >= _FREE_SHARE * capacity)):
-                new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-                active = [*(active[slot] for slot in slots), *new]
-                chosen = [running.exchange(slots, [row.settings for row in new])]
-                receiving = new
-            else:
-                if len(slots) <= (1 - _FREE_SHARE) * len(active):
-                    active = [active[slot] for slot in slots]
-                    if not active:
-                        continue
-                    running.exchange(slots)
-                chosen, receiving = running.step(), active
-            for step in chosen:
-                for row, token, log_prob, likely in zip(
-                    receiving, step.tokens, step.log_probs, step.likely, strict=True
-                ):
-                    if row.finish_reason is None:
-                        yield row.take(token, log_prob, likely)
+        while together.waiting or together.active:
+            for _, token in together.advance():
+                yield token
     finally:
         model.train(training)
+
+
+class RowsTogether:
+    """Rows of one model that are computed together, at most `capacity`; those in `waiting` come in where others end."""
+
+    def __init__(self, model: LanguageModel, capacity: int) -> None:
+        self.capacity = capacity
+        self.waiting: deque[Row] = deque()
+        self.active: list[Row] = []
+        self._running = RunningBatch(model)
+
+    def advance(self) -> "list[tuple[Row, GeneratedToken]]":
+        """A token more for rows that came in just now, or else for all that are there."""
+        running, slots = self._running, [slot for slot, row in enumerate(self.active) if row.finish_reason is None]
+        free = self.capacity - len(slots)
+        if self.waiting and (not slots or (running.takes_more and free >= _FREE_SHARE * self.capacity)):
+            receiving = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+            self.active = [*(self.active[slot] for slot in slots), *receiving]
+            chosen = [running.exchange(slots, [row.settings for row in receiving])]
+        else:
+            if len(slots) <= (1 - _FREE_SHARE) * len(self.active):
+                self.active = [self.active[slot] for slot in slots]
+                if not slots:
+                    return []
+                running.exchange(slots)
+            chosen, receiving = running.step(), self.active
+        made: list[tuple[Row, GeneratedToken]] = []
+        for step in chosen:
+            columns = zip(receiving, step.tokens, step.log_probs, step.likely, strict=True)
+            made += [
+                (row, row.take(token, log_prob, likely))
+                for row, token, log_prob, likely in columns
+                if row.finish_reason is None
+            ]
+        return made
+
+
+class SharedGeneration:
+    """One model that several callers generate with at the same time: whoever wants a token computes one for all.
+
+    `stream` may be called, and its iterators read, from several threads. What it yields depends on its arguments alone.
+    """
+
+    def __init__(self, model: LanguageModel, capacity: int = 64) -> None:
+        self.model, self.capacity = model.eval(), capacity
+        self._turn = threading.Lock()
+        self._together = RowsTogether(model, capacity)
+        self._made: dict[int, deque[GeneratedToken]] = {}
+
+    def stream(self, prompts: Sequence[Sequence[int]], **options: Any) -> Iterator[GeneratedToken]:
+        """As `generation.stream`; errors of the arguments come with the first token."""
+        rows = _prepare(self.model, prompts, **options)
+        mine: deque[GeneratedToken] = deque()
+        with self._turn:
+            self._made |= {id(row): mine for row in rows}
+            self._together.waiting.extend(rows)
+        try:
+            while mine or any(row.finish_reason is None for row in rows):
+                with self._turn:
+                    if not mine:
+                        self._advance()
+                while mine:
+                    yield mine.popleft()
+        finally:  # also where nobody reads on
+            with self._turn:
+                for row in rows:
+                    row.finish_reason = row.finish_reason or "given up"
+                    self._made.pop(id(row), None)
+                self._together.waiting = deque(row for row in self._together.waiting if row.finish_reason is None)
+
+    def _advance(self) -> None:
+        try:
+            for row, token in self._together.advance():
+                self._made[id(row)].append(token)
+        except Exception:  # of the model: nobody's row can go on
+            for row in (*self._together.active, *self._together.waiting):
+                row.finish_reason = row.finish_reason or "given up"
+            self._together = RowsTogether(self.model, self.capacity)
+            raise
 
 
 @contextlib.contextmanager

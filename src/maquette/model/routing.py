@@ -54,7 +54,7 @@ def router_z_loss(logits: Tensor) -> Tensor:
 
 
 def balanced_bias(bias: Tensor, counts: Tensor, update_rate: float) -> Tensor:
-    """The bias of the next step: up by `update_rate` for experts with less than the mean load, down for those with more.
+    """The bias of the next step: up by `update_rate` for experts with less than the mean load, down for the others.
 
     `bias`, `counts` `(..., E)`. No gradient, and no loss that pulls at the weights (Wang et al. 2024,
     "Auxiliary-loss-free load balancing strategy for mixture-of-experts", algorithm 1).

@@ -41,7 +41,8 @@ class VllmSampler:
         try:
             import vllm  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
-            raise ConfigError("objective.rollout_backend=vllm needs vLLM.", "pip install 'maquette-lm[vllm]'") from None
+            hint = "pip install vllm, which brings the version of PyTorch that it was built for."
+            raise ConfigError("objective.rollout_backend=vllm needs vLLM.", hint) from None
         self._vllm: Any = vllm
         self._engine: Any = None
         self._folder = tempfile.TemporaryDirectory(prefix="maquette-vllm-")

@@ -1,7 +1,7 @@
 """A model that answers several people at once.
 
-Answers are written token by token, and between two tokens another answer may have its turn: nobody waits for somebody
-else's long one. A request that is given up costs no further token.
+Answers are written token by token, all that are wanted at a time together (`generation.SharedGeneration`): nobody waits
+for somebody else's long one, and several cost little more than one. A request that is given up costs no further token.
 """
 
 import functools
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
-from maquette.model.generation import GeneratedToken, document_prompt, stream
+from maquette.model.generation import GeneratedToken, SharedGeneration, document_prompt
 from maquette.model.loading import load_checkpoint, model_folder
 from maquette.model.next_token import NextToken, TextEntropy, next_token, read_text
 from maquette.model.sampling import Sampling
@@ -58,6 +58,9 @@ class ServedModel:
     card: str = ""
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def __post_init__(self) -> None:
+        self._shared = SharedGeneration(self.model)
+
     def prompt(self, request: Request) -> list[int]:
         """The ids that an answer continues. Raises `StageError` for messages that are not a conversation, and
         `ConfigError` for a prompt so long that it can't fit, before any time goes into encoding it."""
@@ -101,19 +104,18 @@ class ServedModel:
         """
         if not 1 <= request.count <= MOST_ANSWERS:
             raise ConfigError(f"n={request.count} is out of range.", f"Allowed: 1 to {MOST_ANSWERS}.")
-        pieces = stream(
-            self.model, [self.prompt(request)] * request.count, tokenizer=self.tokenizer, sampling=request.sampling,
+        pieces = self._shared.stream(
+            [self.prompt(request)] * request.count, tokenizer=self.tokenizer, sampling=request.sampling,
             max_tokens=request.max_tokens, stop=request.stop, seed=request.seed, top=request.top,
         )  # fmt: skip
-        with self._turn:
-            first = next(pieces, None)
+        first = next(pieces, None)
         return self._rest(first, pieces)
 
-    def _rest(self, piece: GeneratedToken | None, pieces: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
+    @staticmethod
+    def _rest(piece: GeneratedToken | None, pieces: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
         while piece is not None:
             yield piece
-            with self._turn:
-                piece = next(pieces, None)
+            piece = next(pieces, None)
 
 
 def open_models(folders: Sequence[Path]) -> dict[str, ServedModel]:

@@ -19,7 +19,7 @@ MOST_DIFFERENCES = 8
 """At most so many settings are shown beside each other."""
 
 _SHOWN_ANYWAY = (
-    "size", "tokens", "params.tokens", "N", "N_core", "N_head", "N_embedding", "D", "C", "C_kaplan", "steps",
+    "size", "tokens", "params.tokens", "N", "N_core", "N_head", "N_embedding", "N_total", "D", "C", "C_kaplan", "steps",
 )  # fmt: skip
 _SPARE = ("size", "MFU", "sweep", "tokens/s", "age")
 """What a narrow terminal does without, in this order: the size stands in the name, too."""
@@ -60,24 +60,47 @@ def _characters(runs: "pd.DataFrame", shown: dict[str, list[Text]]) -> int:
         max(*(len(word) for word in heading.split()), *(cell.cell_len for cell in cells))
         for heading, cells in shown.items()
     ]
-    return sum(widths) + 2 * len(widths)
+    return sum(widths) + 2 * len(widths) + 2
 
 
-def differences_table(runs: "pd.DataFrame") -> Table | None:
-    """The settings in which the runs differ, beyond size and budget; None where they do not."""
-    trained = runs[runs["N"].notna()] if "N" in runs else runs
+def differences_table(runs: "pd.DataFrame", *, width: int | None = None) -> Table | None:
+    """The settings in which the runs differ, beyond size and budget, the most important first; None where they do not.
+    As many as stand in `width` characters, with long values cut."""
+    trained = _trained(runs)
     names = differing_settings(trained, runs.attrs.get(PARAMETERS, ()))
-    differing = names[:MOST_DIFFERENCES]
-    if not differing:
+    columns: dict[str, list[Text]] = {}
+    room = (width or 10**6) - 4 - max((len(str(name)) for name in trained["name"]), default=0)
+    for name in names:
+        if len(columns) == MOST_DIFFERENCES:
+            break
+        cells = [_cut(_plain(value)) for value in trained[name]]
+        wide = 3 + max(*(len(part) + 1 for part in name.split(".")), *(cell.cell_len for cell in cells))
+        if wide <= room or not columns:
+            columns[name] = cells
+            room -= wide
+    if not columns:
         return None
-    some = f" ({len(differing)} of {len(names)}; --json has all)" if len(names) > len(differing) else ""
+    some = f" ({len(columns)} of {len(names)}; --json has all)" if len(names) > len(columns) else ""
     table = Table(title=f"settings that differ{some}", title_justify="left")
     table.add_column("run", no_wrap=True)
-    for name in differing:
-        table.add_column(name, justify="right")
-    for row in trained[["name", *differing]].itertuples(index=False):
-        table.add_row(Text(str(row[0])), *(_plain(value) for value in row[1:]))
+    for name in columns:
+        table.add_column(name if width is None else name.replace(".", ".\n"), justify="right")
+    for index, name in enumerate(trained["name"]):
+        table.add_row(Text(str(name)), *(cells[index] for cells in columns.values()))
     return table
+
+
+_WIDEST_CELL = 16
+
+
+def _cut(value: str) -> Text:
+    value = " ".join(value.split())
+    return Text(value if len(value) <= _WIDEST_CELL else f"{value[: _WIDEST_CELL - 1]}…")
+
+
+def _trained(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """The runs that trained a model: sweeps and predictions have settings of other kinds."""
+    return runs[runs["N"].notna()] if "N" in runs else runs
 
 
 _IMPORTANCE = (
@@ -89,15 +112,21 @@ _TEXT = ("tokenizer", "corpus", "source", "curation", "executor", "shards")
 
 
 def differing_settings(runs: "pd.DataFrame", parameters: Sequence[str]) -> list[str]:
-    """Which of the parameters are not the same in all the runs, the most important first."""
+    """Which of the parameters are not the same in all the runs, the most important first: one of each group, then a
+    second of each, so that the many numbers that follow from a model's size do not hide the rest."""
     names = [name for name in parameters if name in runs and name not in (*_SHOWN_ANYWAY, "training_seconds")]
 
-    def importance(name: str) -> tuple[int, int, str]:
-        group = name.removeprefix("params.").partition(".")[0]
-        place = _IMPORTANCE.index(group) if group in _IMPORTANCE else len(_IMPORTANCE)
-        return (1 if group in _TEXT else 0), place, name
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if runs[name].map(str).nunique() > 1:
+            groups.setdefault(name.removeprefix("params.").partition(".")[0], []).append(name)
 
-    return sorted((name for name in names if runs[name].map(str).nunique() > 1), key=importance)
+    def importance(group: str, rank: int) -> tuple[bool, int, int, str]:
+        place = _IMPORTANCE.index(group) if group in _IMPORTANCE else len(_IMPORTANCE)
+        return group in _TEXT, rank, place, group
+
+    ranked = [(importance(group, rank), name) for group, ones in groups.items() for rank, name in enumerate(ones)]
+    return [name for _, name in sorted(ranked)]
 
 
 def tab_separated_runs(
@@ -108,7 +137,7 @@ def tab_separated_runs(
     Raises as `results_table`."""
     shown = {name: _own_column(runs, name) for name in columns} if columns else _main_columns(runs, now)
     if not columns:
-        differing = differing_settings(runs, runs.attrs.get(PARAMETERS, ()))
+        differing = differing_settings(_trained(runs), runs.attrs.get(PARAMETERS, ()))
         shown |= {name: [Text(_plain(value)) for value in runs[name]] for name in differing}
     yield "\t".join(("run", *shown))
     for index, name in enumerate(runs["name"]):

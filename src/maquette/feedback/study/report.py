@@ -74,8 +74,7 @@ class StudyReport:
     def diversity_table(self) -> tuple[list[str], list[list[Any]]]:
         """Columns and rows, a row for each policy whose diversity was measured."""
         columns = [
-            "policy", "entropy (nats a completion)", f"different among {SAMPLES} completions (%)",
-            "different bigrams of words (%)", "calibration error (%)",
+            "policy", "entropy (nats)", f"different of {SAMPLES} (%)", "distinct bigrams (%)", "calibration error (%)",
         ]  # fmt: skip
         rows = [[one.name, *_rounded(one.diversity)] for one in self.measurement.policies if one.diversity is not None]
         return columns, rows

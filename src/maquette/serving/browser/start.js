@@ -64,6 +64,7 @@ for (const name of VIEWS) {
     "Two of the models respond to the same prompt. Which is which you learn when you have voted."));
   at("challenge-words").placeholder = "A prompt for both (Enter sends)";
   begin();
+  at("send").disabled = false;  // before, there is nobody to ask
   let id = null;
   try { id = sessionStorage.getItem(`${KEPT}open`); } catch { /* not allowed */ }
   describe();
