@@ -235,8 +235,9 @@ UNEVEN = [[0, *range(20, 20 + length)] for length in (3, 30, 1, 12, 2, 40, 5, 8,
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_rows_take_the_places_of_those_that_have_ended(name: str) -> None:
+def test_rows_take_the_places_of_those_that_have_ended(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And become what they become beside others, also those with longer prompts than anything read before."""
+    monkeypatch.setattr("maquette.model.generation._FREE_SHARE_ON_CPU", 0.25)  # as elsewhere
     model, hot = build(name), Sampling(1.2)
     stop = range(0, 272, 9)  # rows of very different lengths
     together = generate(model, UNEVEN, sampling=hot, seed=4, stop_ids=stop)
@@ -248,7 +249,8 @@ def test_rows_take_the_places_of_those_that_have_ended(name: str) -> None:
             assert row.log_probs == pytest.approx(other.log_probs, abs=1e-5)
 
 
-def test_fewer_steps_where_rows_replace_one_another() -> None:
+def test_fewer_steps_where_rows_replace_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maquette.model.generation._FREE_SHARE_ON_CPU", 0.25)
     model, steps = build(), []
     model.core.get_submodule("layers.0.feed_forward").register_forward_hook(
         lambda module, inputs, output: steps.append(len(output))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.reports.figures import COLORS, name_rows, new_figure
-from maquette.reports.tables import quantity
 from maquette.training.profile_run import OperatorCost, Profile
 
 if TYPE_CHECKING:
@@ -95,11 +94,11 @@ def roofline_figure(profile: Profile) -> "Figure":
     roof = np.array([low, ridge, high])
     axes.plot(roof, np.minimum(profile.peak, profile.bandwidth * roof), color="0.35", linewidth=1.4)
     axes.annotate(
-        f"products: {quantity(profile.peak)}FLOP/s", (high, profile.peak), xytext=(-4, 5), ha="right", fontsize=8.5,
+        f"products: {profile.peak / 1e9:.3g} GFLOP/s", (high, profile.peak), xytext=(-4, 5), ha="right", fontsize=8.5,
         textcoords="offset points",
     )  # fmt: skip
     axes.annotate(
-        f"memory: {quantity(profile.bandwidth)}B/s", (low, profile.bandwidth * low), xytext=(6, 12), fontsize=8.5,
+        f"memory: {profile.bandwidth / 1e9:.3g} GB/s", (low, profile.bandwidth * low), xytext=(6, 12), fontsize=8.5,
         textcoords="offset points",
     )  # fmt: skip
     total = sum(one.seconds for one in profile.operators)
