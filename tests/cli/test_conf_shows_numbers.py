@@ -22,6 +22,7 @@ from maquette.feedback.config import FeedbackConfig, TaskInstructionsConfig
 from maquette.model.config import ModelConfig
 from maquette.objectives.config import OBJECTIVES, CustomObjectiveConfig, PolicyConfig, PreferenceConfig
 from maquette.optimization.config import (
+    AdafactorConfig,
     AdamWConfig,
     ConstantSchedulerConfig,
     CosineSchedulerConfig,
@@ -86,7 +87,7 @@ FILES: dict[str, dict[str, Any]] = {
         ),
         "long_context": MixtureConfig(phases=[PhaseConfig(start=0.9, context_multiple=2, rope_theta=40_000.0)]),
     },
-    "optimizer": {"adamw": AdamWConfig(), "muon": MuonConfig()},
+    "optimizer": {"adamw": AdamWConfig(), "adafactor": AdafactorConfig(), "muon": MuonConfig()},
     "scheduler": {
         "linear": LinearSchedulerConfig(), "cosine": CosineSchedulerConfig(), "wsd": WSDSchedulerConfig(),
         "constant": ConstantSchedulerConfig(),

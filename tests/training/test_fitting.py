@@ -19,7 +19,7 @@ from maquette.cli.planning.pretraining import say_once
 from maquette.data.config import PhaseConfig
 from maquette.model.config import ModelConfig
 from maquette.model.linear import current_backend
-from maquette.objectives import Pretraining
+from maquette.objectives import DirectPreferenceOptimization, Pretraining
 from maquette.optimization.config import (
     ConstantSchedulerConfig,
     CosineSchedulerConfig,
@@ -29,6 +29,7 @@ from maquette.optimization.config import (
 from maquette.training import RunRecord, read_history, read_record, train_job
 from maquette.training.machine import compiler_works
 from maquette.training.trainer import build_trainer
+from support.small_examples import example_settings, write_preferences
 from support.small_runs import settings
 
 Configure = Callable[..., TrainStage]
@@ -461,3 +462,44 @@ def test_compiled_blocks_are_recomputed(configure: Configure) -> None:
         for kind in ("none", "block", "selective")
     ]
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-4)
+
+
+def test_what_does_not_fit_is_split(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device that has memory for so many rows: steps in more forward passes, the same weights but for rounding."""
+    write_preferences(tmp_path / "dpo.jsonl")
+    plain = train.run(configure(seed=34))
+    choices: list[Any] = [
+        (configure(seed=34, force=True), Pretraining, lambda batch: len(batch.tokens), 2),
+        (
+            example_settings(tmp_path / "dpo", "dpo", str(plain.folder), tmp_path / "dpo.jsonl"),
+            DirectPreferenceOptimization, lambda batch: len(batch.chosen.tokens), 4,
+        ),
+    ]  # fmt: skip
+    for chosen, objective, rows_of, room in choices:
+        with monkeypatch.context() as patched:
+            loss, largest = objective.loss, [0]
+
+            def full(self: Any, batch: Any, *rest: Any, loss: Any = loss, largest: Any = largest,
+                     rows_of: Any = rows_of, room: int = room) -> Any:  # fmt: skip
+                if rows_of(batch) > room:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+                largest[0] = max(largest[0], rows_of(batch))
+                return loss(self, batch, *rest)
+
+            patched.setattr(objective, "loss", full)
+            record = train.run(chosen)
+            assert largest[0] == room and record.step == record.spec.steps
+            assert "again with" in capsys.readouterr().err
+    again = train.run(configure(seed=34))
+    assert again.validation_loss == pytest.approx(plain.validation_loss, abs=1e-4)
+
+
+def test_what_cannot_be_split_says_what_to_do(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Pretraining, "loss", full)
+    with pytest.raises(StageError, match="memory for a step in 1 forward passes"):
+        train.run(configure(seed=35, data__micro_batch_size=8))

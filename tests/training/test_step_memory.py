@@ -11,7 +11,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from maquette.model import LanguageModel, ScalarModel, TransformerConfig
 from maquette.model.activation_checkpointing import checkpoint_blocks
-from maquette.optimization.config import AdamWConfig, MuonConfig
+from maquette.optimization.config import AdafactorConfig, AdamWConfig, MuonConfig
 from maquette.optimization.optimizers import build_optimizer
 from maquette.training.profiling import Operators
 from maquette.training.step_memory import Step, _loss, predict
@@ -34,6 +34,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "bf16-true, block": {"precision": "bf16-true", "checkpointing": "block"},
     "accumulation": {"passes": 2},
     "muon": {"optimizer": MuonConfig()},
+    "adafactor": {"optimizer": AdafactorConfig()},
     "gpt2": {"architecture": GPT2},
     "grouped, normalised": {"architecture": dataclasses.replace(SHAPE, num_key_value_heads=2, qk_norm=True)},
     "large vocabulary, logits in chunks": {
@@ -111,8 +112,5 @@ def test_what_sharding_and_checkpointing_save() -> None:
     many = dataclasses.replace(PLAIN, rows=16)
     block, selective = (predict(dataclasses.replace(many, checkpointing=kind)).total for kind in ("block", "selective"))
     assert predict(many).total > selective > block
-
-
-def test_an_optimiser_that_asks_for_numbers() -> None:
-    factored = predict(dataclasses.replace(PLAIN, optimizer={"_target_": "torch.optim.Adafactor"}))
+    factored = predict(dataclasses.replace(PLAIN, optimizer=AdafactorConfig()))
     assert factored.parts["optimiser states"] < predict(PLAIN).parts["optimiser states"] / 4

@@ -21,9 +21,15 @@ class OptimizerConfig:
     _target_: str = setting("", "class or function that makes the optimiser from groups of parameters")
     _partial_: bool = setting(True, "it gets the parameters later")
     lr: float | None = setting(None, "peak learning rate; by default the recipe's", minimum=0.0, first=True)
+    weight_decay: float | None = setting(None, "decoupled decay of matrices; by default the recipe's", minimum=0.0)
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    """What those have that are AdamW, or have it in them."""
+
     betas: list[float] = setting(lambda: [0.9, 0.99], "decay of the means of the gradient and of its square")
     eps: float = setting(1e-8, "added to the root of the squared gradient's mean", minimum=0.0)
-    weight_decay: float | None = setting(None, "decoupled decay of matrices; by default the recipe's", minimum=0.0)
 
     def validate(self) -> None:
         """Raises `ConfigError` for betas that are not two shares."""
@@ -34,7 +40,7 @@ class OptimizerConfig:
 
 
 @dataclass
-class AdamWConfig(OptimizerConfig):
+class AdamWConfig(AdamConfig):
     """`torch.optim.AdamW`."""
 
     _target_: str = setting("torch.optim.AdamW", "class or function that makes the optimiser from groups of parameters")
@@ -47,13 +53,34 @@ class AdamWConfig(OptimizerConfig):
 
 
 @dataclass
-class MuonConfig(OptimizerConfig):
+class MuonConfig(AdamConfig):
     """`maquette.optimization.Muon`: hidden matrices by Muon, the rest by AdamW with its usual arguments."""
 
     _target_: str = setting(MUON, "class or function that makes the optimiser from groups of parameters")
     muon_lr: float = setting(0.02, "peak learning rate of Muon for hidden matrices", minimum=0.0)
     muon_momentum: float = setting(0.95, "momentum of Muon", minimum=0.0, maximum=1.0)
     fused: bool | None = setting(None, "one kernel for AdamW's whole step; by default where there is one")
+
+
+@dataclass
+class AdafactorConfig(OptimizerConfig):
+    """`torch.optim.Adafactor` (Shazeer and Stern 2018): of a matrix's squared gradients it keeps the means of rows and
+    of columns. A step is `lr` times the root mean square of the parameter's own numbers, so the rate is not AdamW's."""
+
+    _target_: str = setting(
+        "torch.optim.Adafactor", "class or function that makes the optimiser from groups of parameters"
+    )
+    lr: float | None = setting(
+        0.01, "peak learning rate, as a share of a parameter's own size", minimum=0.0, first=True
+    )
+    weight_decay: float | None = setting(0.0, "decoupled decay of matrices", minimum=0.0)
+    beta2_decay: float = setting(-0.8, "the mean of squares forgets by 1 - step to this power", maximum=0.0)
+    eps: list[float | None] = setting(
+        lambda: [None, 1e-3], "added to squares (null: the number format's), and the smallest size of a parameter"
+    )
+    d: float = setting(1.0, "updates with a larger root mean square are clipped to it", minimum=0.0)
+    foreach: bool | None = setting(None, "one kernel for each operation on many parameters")
+    maximize: bool = setting(False, "climb instead of descend")
 
 
 @dataclass
@@ -95,7 +122,9 @@ class ConstantSchedulerConfig(SchedulerConfig):
     _target_: str = setting("maquette.optimization.ConstantSchedule", "class or function that makes the schedule")
 
 
-OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adamw": AdamWConfig, "muon": MuonConfig}
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
+    "adamw": AdamWConfig, "muon": MuonConfig, "adafactor": AdafactorConfig,
+}  # fmt: skip
 """By the names of their files in `conf/optimizer`."""
 
 SCHEDULERS: dict[str, type[SchedulerConfig]] = {

@@ -27,7 +27,8 @@ _LIGHTNING_PRECISION = {
 
 @dataclass(frozen=True)
 class Hardware:
-    """`accelerator`: cpu or cuda; `processes` on each of `nodes` machines, one for each device."""
+    """`accelerator`: cpu or cuda; `processes` on each of `nodes` machines, one for each device. `min_passes`: forward
+    passes that a step is split into at least, where its settings leave that open: fewer did not fit."""
 
     accelerator: str
     processes: int
@@ -35,6 +36,7 @@ class Hardware:
     strategy: str
     threads: int
     precision: str
+    min_passes: int = 1
 
     @property
     def world_size(self) -> int:

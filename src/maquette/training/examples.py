@@ -43,7 +43,8 @@ class ExamplePlan(ObjectivePlan):
         """With every example as long as the longest: which ones meet in a step is up to the seed."""
         longest = read_manifest(self.folder).facts["train"]["longest"] * (2 if self.objective.entry.reads_pairs else 1)
         rows = rows_that_fit(job.spec.architecture.numbers_per_token, longest, job.hardware)
-        return passes_that_fit(self._share(job.hardware.world_size), rows)
+        share = self._share(job.hardware.world_size)
+        return passes_that_fit(share, max(1, min(rows, share // job.hardware.min_passes)))
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.spec.checkpoint is not None

@@ -5,6 +5,7 @@ Trainer between them. What a run leaves when it is through is `conclusion.py`'s.
 """
 
 import contextlib
+import dataclasses
 import platform
 import random
 from collections.abc import Iterator, Sequence
@@ -55,13 +56,43 @@ def fit(job: Job) -> RunRecord:
             record = record.update(tracking_run=log.run_id, status=RUNNING)
         try:
             with ending_together(world, lambda: _leave(record, world, FAILED)):
-                return _fit(job, record, world, log, loggers)
+                return _fit_in_parts(job, record, world, log, loggers)
         except (KeyboardInterrupt, SystemExit):  # SystemExit: submitit's, in `queue_again`
             _leave(record, world, INTERRUPTED)
             raise
         except BaseException:
             _leave(record, world, FAILED)
             raise
+
+
+def _fit_in_parts(
+    job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers: Sequence[Logger]
+) -> RunRecord:
+    """Trains; where a device runs out of memory, again from where the run stands with steps in twice as many forward
+    passes: the first step is the trial of what fits, for every objective."""
+    while True:
+        try:
+            return _fit(job, record, world, log, loggers)
+        except torch.OutOfMemoryError:
+            pass  # and what its frames hold is let go of
+        job = _in_more_passes(job, world)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _in_more_passes(job: Job, world: ProcessGroup) -> Job:
+    """Raises `StageError` where the settings say how a step is split, or it can't be split further."""
+    tokenizer = Tokenizer.load(job.spec.tokenizer)
+    passes = job.plan.open(job, tokenizer).accumulate
+    smaller = dataclasses.replace(job, hardware=dataclasses.replace(job.hardware, min_passes=2 * passes))
+    more = job.plan.open(smaller, tokenizer).accumulate
+    if world.size > 1 or more <= passes:  # other processes wait for this one's gradients
+        raise StageError(
+            f"{job.name}: the device has not enough memory for a step in {passes} forward passes.",
+            "Set data.micro_batch_size lower, activation_checkpointing=block, or share the weights out: trainer=fsdp.",
+        )
+    say(f"{job.name}: out of memory with {passes} forward passes a step; again with {more}")
+    return smaller
 
 
 def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers: Sequence[Logger]) -> RunRecord:

@@ -80,7 +80,8 @@ def choose_micro_batch(
     )
     if passes is not None:
         return share // passes
-    most = max(whole, rows_that_fit(architecture.numbers_per_token + architecture.vocab_size, context, hardware))
+    rows = rows_that_fit(architecture.numbers_per_token + architecture.vocab_size, context, hardware)
+    most = max(whole, min(rows, share // hardware.min_passes))
     return max(size for size in _sizes(share, whole) if size <= most)
 
 

@@ -116,7 +116,9 @@ class PolicyPlan(ObjectivePlan):
         """Completions of a forward pass, through the policy and a value function with a core of its own."""
         architecture = job.spec.architecture
         tokens = min(self.row_tokens or architecture.max_position_embeddings, architecture.max_position_embeddings)
-        return rows_that_fit(self.config.cores * architecture.numbers_per_token, tokens, job.hardware)
+        rows = rows_that_fit(self.config.cores * architecture.numbers_per_token, tokens, job.hardware)
+        minibatch = -(-self.config.rollout_batch_size // job.hardware.world_size // self.config.num_minibatches)
+        return max(1, min(rows, minibatch // job.hardware.min_passes))
 
     def open(self, job: Job, tokenizer: "Tokenizer") -> Opened:
         assert job.spec.checkpoint is not None  # the stage asks for one

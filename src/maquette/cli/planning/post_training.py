@@ -28,7 +28,7 @@ from maquette.feedback.prompts import TaskInstructions, open_prompts, say_left_o
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
 from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
-from maquette.optimization.config import OptimizerConfig, planned_warmup, planned_weight_decay
+from maquette.optimization.config import AdamConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.objectives import ObjectiveEntry
 from maquette.recipe.post_training import PostTraining
 from maquette.recipe.pretraining import Recipe, with_steps
@@ -217,7 +217,7 @@ def _say_unused(config: TrainStage) -> None:
 
 
 def _with_eps(optimizer: Node) -> Node:
-    ours = isinstance(optimizer, OptimizerConfig) and optimizer.eps == OptimizerConfig().eps
+    ours = isinstance(optimizer, AdamConfig) and optimizer.eps == AdamConfig().eps
     return with_values(optimizer, eps=ADAM_EPS) if ours else optimizer
 
 
