@@ -14,7 +14,8 @@ import uvicorn
 from maquette.artifacts import ConfigError, StageError
 from maquette.cli import chat
 from maquette.cli.command_line.model_config import ChatStage
-from maquette.model import LanguageModel, TransformerConfig, generation, hf
+from maquette.model import LanguageModel, TransformerConfig, hf
+from maquette.model.running_batch import RunningBatch
 from maquette.serving import protection
 from maquette.serving.served import open_models
 from maquette.text import train_tokenizer
@@ -137,14 +138,14 @@ def test_a_request_that_is_given_up_costs_no_further_token(
     folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[float] = []
-    step = generation._Batch.step
+    step = RunningBatch.step
 
-    def slow(self: generation._Batch) -> object:
+    def slow(self: RunningBatch) -> object:
         steps.append(time.monotonic())
         time.sleep(0.1)
         return step(self)
 
-    monkeypatch.setattr(generation._Batch, "step", slow)
+    monkeypatch.setattr(RunningBatch, "step", slow)
     server, thread = _serve(folders, tmp_path, monkeypatch)
     try:
         place = server.servers[0].sockets[0].getsockname()

@@ -111,5 +111,5 @@ def test_without_vllm_or_with_models_it_does_not_know(monkeypatch: pytest.Monkey
         shifted.collect(0, SCHEDULE)
     assert TOKENIZER.stop_ids
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ConfigError, match=r"needs vLLM(.|\n)*maquette-lm\[vllm\]"):
+    with pytest.raises(ConfigError, match=r"needs vLLM(.|\n)*pip install vllm"):
         tiny_ppo(rollout_backend="vllm")

@@ -112,7 +112,7 @@ class TrainStage(TokensStage):
     seed: int = setting(0, "seed of the initial weights and of the order of data", minimum=0)
     size: str = setting(
         "300k",
-        "parameters (core and head) of the model: the one dial from which the recipe sets the rest",
+        "parameters (core and head): the one dial from which the recipe sets the rest",
         quantity=True,
     )
     tokens: str | None = setting(
@@ -123,8 +123,7 @@ class TrainStage(TokensStage):
     )
     tokens_per_parameter: float | None = setting(
         None,
-        "token budget per parameter where neither tokens nor compute is given (20), and in the middle of a sweep's "
-        "curves (as many as are expected to be best)",
+        "tokens per parameter where neither is given: 20; in the middle of a sweep's curves the expected best",
         minimum=0.0,
     )
     checkpoint: str | None = setting(
@@ -169,8 +168,7 @@ class TrainStage(TokensStage):
     )
     activation_checkpointing: str = setting(
         "none",
-        "compute activations again in the backward pass instead of keeping them: of whole blocks, or selectively all "
-        "but products and attention",
+        "compute them again in the backward pass",
         choices=ACTIVATION_CHECKPOINTING,
     )
     suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
