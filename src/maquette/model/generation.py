@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from maquette.artifacts import ConfigError
-from maquette.model.heads import LanguageModel
+from maquette.model.heads import LanguageModel, evaluation_mode
 from maquette.model.running_batch import RowSettings, RunningBatch
 from maquette.model.sampling import Sampling
 from maquette.text import StreamDecoder
@@ -151,14 +151,10 @@ def _run(model: LanguageModel, rows: "Sequence[Row]", capacity: int | None) -> I
     share = _FREE_SHARE_ON_CPU if model.head_weight.device.type == "cpu" else _FREE_SHARE
     together = RowsTogether(model, capacity or max(1, len(rows)), free_share=share)
     together.waiting.extend(rows)
-    training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         while together.waiting or together.active:
             for _, token in together.advance():
                 yield token
-    finally:
-        model.train(training)
 
 
 class RowsTogether:

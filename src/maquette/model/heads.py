@@ -1,6 +1,8 @@
 """What stands on a core: logits over the vocabulary, or one number per position. Both load the same core's weights."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +25,17 @@ def build_core(config: CoreConfig, *, seed: int = 0) -> Core:
     """The core that a configuration describes, with the initial weights of `seed`."""
     kinds: dict[str, type[Core]] = {"transformer": Transformer, "moe": Transformer, "lstm": LSTM, "custom": CustomCore}
     return kinds[config.kind](config, seed=seed)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Without dropout within; afterwards the model is in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 class LanguageModel(nn.Module):

@@ -8,17 +8,14 @@ distribution after truncation is the one that sampling draws from (`sampling.dis
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from maquette.artifacts import ConfigError
+from maquette.model.heads import LanguageModel, evaluation_mode
 from maquette.model.likelihoods import require_finite
 from maquette.model.sampling import Sampling, distribution
-
-if TYPE_CHECKING:
-    from maquette.model.heads import LanguageModel
 
 _LOGITS = 2**22  # at once
 
@@ -67,7 +64,7 @@ class NextToken:
 
 
 @torch.inference_mode()
-def read_text(model: "LanguageModel", ids: Sequence[int]) -> TextEntropy:
+def read_text(model: LanguageModel, ids: Sequence[int]) -> TextEntropy:
     """Surprise and entropy along a text. Raises as `next_token`."""
     surprises, entropies = [], []
     hidden = _hidden(model, ids)
@@ -82,7 +79,7 @@ def read_text(model: "LanguageModel", ids: Sequence[int]) -> TextEntropy:
 
 
 @torch.inference_mode()
-def next_token(model: "LanguageModel", ids: Sequence[int], sampling: Sampling, count: int = 10) -> NextToken:
+def next_token(model: LanguageModel, ids: Sequence[int], sampling: Sampling, count: int = 10) -> NextToken:
     """The prediction after `ids`, with the `count` likeliest tokens.
 
     Raises `ConfigError` where there is no token or more than the model reads, `StageError` for logits that are NaN."""
@@ -124,7 +121,7 @@ def _entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(dim=-1) / math.log(2)
 
 
-def _hidden(model: "LanguageModel", ids: Sequence[int]) -> Tensor:
+def _hidden(model: LanguageModel, ids: Sequence[int]) -> Tensor:
     """`(n, D)`"""
     context = model.config.max_position_embeddings
     if not 1 <= len(ids) <= context:
@@ -132,12 +129,8 @@ def _hidden(model: "LanguageModel", ids: Sequence[int]) -> Tensor:
             f"The text has {len(ids):,} tokens; the model reads from 1 to {context:,}.",
             "Shorten it." if ids else "Begin with the token that begins a document.",
         )
-    training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         return model.core(torch.tensor([list(ids)], device=model.head_weight.device))[0]
-    finally:
-        model.train(training)
 
 
 @dataclass(frozen=True)
@@ -154,7 +147,7 @@ class Beam:
 
 @torch.inference_mode()
 def beam_search(
-    model: "LanguageModel", ids: Sequence[int], *, beams: int, max_tokens: int, stop_ids: Sequence[int] = ()
+    model: LanguageModel, ids: Sequence[int], *, beams: int, max_tokens: int, stop_ids: Sequence[int] = ()
 ) -> list[Beam]:
     """The likeliest continuations that a search with so many beams finds, likeliest first (Sutskever et al. 2014,
     section 3.2). A beam that has ended in one of `stop_ids` keeps its place; the context's end ends all.

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.model.heads import LanguageModel, evaluation_mode
 from maquette.model.likelihoods import require_finite
 
 if TYPE_CHECKING:
-    from maquette.model.heads import LanguageModel
     from maquette.text import Tokenizer
 
 
@@ -71,7 +71,7 @@ class SentenceScore:
 
 
 def score_sentences(
-    model: "LanguageModel",
+    model: LanguageModel,
     tokenizer: "Tokenizer",
     sentences: Sequence[str],
     *,
@@ -129,7 +129,7 @@ class Continuation:
 
 
 def score_continuations(
-    model: "LanguageModel",
+    model: LanguageModel,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
     batch_size_tokens: int = 8192,
@@ -149,9 +149,7 @@ def score_continuations(
         rows.setdefault(read, []).append((number, len(context) - 1, len(continuation)))
         targets.append(continuation)
     continuations: list[Continuation | None] = [None] * len(pairs)
-    training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         inputs = sorted(rows, key=len, reverse=True)
         start = 0
         while start < len(inputs):
@@ -163,14 +161,12 @@ def score_continuations(
             for (_, pair, _, _), score in zip(asked, scores, strict=True):
                 continuations[pair] = score
             advance(len(asked))
-    finally:
-        model.train(training)
     return [score for score in continuations if score is not None]
 
 
 @torch.inference_mode()
 def _score(
-    model: "LanguageModel", batch: Sequence[Sequence[int]], asked: Sequence[tuple[int, int, Sequence[int]]]
+    model: LanguageModel, batch: Sequence[Sequence[int]], asked: Sequence[tuple[int, int, Sequence[int]]]
 ) -> list[Continuation]:
     """The continuations `asked` for, (row, first position, tokens) each, after one pass over `batch`."""
     device = model.head_weight.device

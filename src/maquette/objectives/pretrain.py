@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from maquette.artifacts import ConfigError
 from maquette.data import TokenBatch
 from maquette.data.pretraining_data import HeldOutBatch
+from maquette.data.process_group import sum_of_all_processes
 from maquette.model import LanguageModel
 from maquette.model.likelihoods import next_token_loss
 from maquette.objectives.balancing import ExpertBalance
@@ -98,7 +99,7 @@ class Pretraining(Objective):
             return super().training_step(batch, batch_idx)
         with self._balance.watching():
             loss = super().training_step(batch, batch_idx)
-        added, metrics = self._balance.losses(self._over_processes)
+        added, metrics = self._balance.losses(sum_of_all_processes)
         self._seen[-1][1].update(metrics)
         return loss + added
 
@@ -110,12 +111,6 @@ class Pretraining(Objective):
     def _mean_of_step(self) -> dict[str, Tensor]:
         values = super()._mean_of_step()
         return values if self._balance is None else values | self._balance.end_step(shown=self.is_log_step)
-
-    def _over_processes(self, values: Tensor) -> Tensor:
-        if self._trainer is None or self.trainer.world_size == 1:
-            return values
-        total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
-        return total
 
     # Validation -------------------------------------------------------------------------------------------------------
 
