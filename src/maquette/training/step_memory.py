@@ -8,6 +8,7 @@ optimisers of anybody's are in it. Not counted: what the allocator keeps for its
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -205,3 +206,27 @@ def _parts(optimizer: Any) -> Iterator[Any]:
 
 def _bytes_of(states: list[dict[str, Any]]) -> int:
     return sum(value.nbytes for state in states for value in state.values() if isinstance(value, Tensor))
+
+
+def device_memory(accelerator: str) -> float | None:
+    """Bytes of a GPU, or of the machine; None where the GPU is not here."""
+    if accelerator == "cpu":
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+
+
+def remedy(step: Step, room: float, shards: int) -> str:
+    """The first of a few changes, the cheapest first, with which a step fits."""
+    changes: list[tuple[str, Step]] = [
+        ("data.micro_batch_size=1", dataclasses.replace(step, rows=1)),
+        ("activation_checkpointing=selective", dataclasses.replace(step, rows=1, checkpointing="selective")),
+        ("activation_checkpointing=block", dataclasses.replace(step, rows=1, checkpointing="block")),
+    ]
+    for setting, changed in changes:
+        memory = predict(changed)
+        if memory.sharded(shards).total <= room:
+            return f"{setting} would" + ("" if changed.checkpointing == "none" else ", with data.micro_batch_size=1")
+    for processes in (2, 4, 8, 16, 32, 64, 128):
+        if processes > shards and memory.sharded(processes).total <= room:
+            return f"trainer=fsdp on {processes} devices would, with activation_checkpointing=block"
+    return "use a smaller model or shorter sequences"

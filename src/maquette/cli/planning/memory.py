@@ -1,17 +1,11 @@
 """Whether a run fits, before anything of it starts: what `maquette train --show` says of memory."""
 
-import dataclasses
-import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.recipe_numbers import recipe_of, vocab_size
 from maquette.data.config import DataConfig
 from maquette.model.core_config import CoreConfig
-
-if TYPE_CHECKING:
-    from maquette.training.step_memory import Step, StepMemory
 
 
 def memory_lines(config: TrainStage) -> Iterator[str]:
@@ -19,7 +13,7 @@ def memory_lines(config: TrainStage) -> Iterator[str]:
     if not (isinstance(config.data, DataConfig) and config.objective.entry.reads_text):
         return
     from maquette.training.devices import choose_precision, count_processes
-    from maquette.training.step_memory import Step, predict
+    from maquette.training.step_memory import Step, device_memory, predict, remedy
 
     recipe = recipe_of(config, vocab_size(config), _architecture(config))
     processes = count_processes(config.trainer)
@@ -71,35 +65,6 @@ def _rows(architecture: CoreConfig, context: int, share: int, accelerator: str) 
         architecture, batch_sequences=share, context=context, whole=1, micro_batch_size=None,
         hardware=Hardware("cpu", 1, 1, "single", 1, "fp32"),
     )  # fmt: skip
-
-
-def device_memory(accelerator: str) -> float | None:
-    """Bytes of a GPU, or of the machine; None where the GPU is not here."""
-    if accelerator == "cpu":
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    import torch
-
-    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
-
-
-def remedy(step: "Step", room: float, shards: int) -> str:
-    """The first of a few changes, the cheapest first, with which a step fits."""
-    from maquette.training.step_memory import predict
-
-    changes: list[tuple[str, Step]] = [
-        ("data.micro_batch_size=1", dataclasses.replace(step, rows=1)),
-        ("activation_checkpointing=selective", dataclasses.replace(step, rows=1, checkpointing="selective")),
-        ("activation_checkpointing=block", dataclasses.replace(step, rows=1, checkpointing="block")),
-    ]
-    memory: StepMemory
-    for setting, changed in changes:
-        memory = predict(changed)
-        if memory.sharded(shards).total <= room:
-            return f"{setting} would" + ("" if changed.checkpointing == "none" else ", with data.micro_batch_size=1")
-    for processes in (2, 4, 8, 16, 32, 64, 128):
-        if processes > shards and memory.sharded(processes).total <= room:
-            return f"trainer=fsdp on {processes} devices would, with activation_checkpointing=block"
-    return "use a smaller model or shorter sequences"
 
 
 def size(value: float) -> str:
