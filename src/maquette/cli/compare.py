@@ -26,7 +26,7 @@ def run(config: CompareStage) -> dict[str, Any]:
     baseline = baseline_of(names, config.baseline)
     if config.feedback.kind == "callable":
         CallableAnnotator(config.feedback.callable)  # raises where it can't be imported, before anything is sampled
-    folders = {name: find_checkpoint(name, config.outputs) for name in config.models}
+    folders = {name: find_checkpoint(name, config.outputs, key="models") for name in config.models}
     folders |= {name: folders[model] for name, (model, _) in config.systems().items()}
     settings = config.identity() | ({"published": digest(published)} if published else {})
     asked = comparison_identity(settings, config.feedback, config.prompts, folders, config.outputs)
@@ -46,6 +46,7 @@ def run(config: CompareStage) -> dict[str, Any]:
         )  # fmt: skip
         completions |= {name: own[: len(prompts)] for name, own in published.items()}
         result = {"baseline": baseline, "level": config.level, "seed": config.seed, "asked": asked}
+        result["called"] = config.called(folders)
         result |= judge_completions(
             config.feedback, prompts, completions, baseline, journal=folder / "journal.jsonl", outputs=config.outputs,
             level=config.level, seed=config.seed, force=config.force,

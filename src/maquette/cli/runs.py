@@ -1,7 +1,7 @@
 """`maquette runs`: the runs in MLflow side by side."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def run(config: RunsStage) -> "pd.DataFrame":
-    """Prints a table (TSV into a pipe), or JSON, of the newest runs and returns all that is known of them."""
+def run(config: RunsStage) -> "pd.DataFrame | dict[str, Any]":
+    """Prints a table (TSV into a pipe), or JSON, of the newest runs and returns all that is known of them; with `diff`
+    of what two of them differ in."""
     tracking = config.tracking
+    if config.diff:
+        from maquette.training.run_difference import show_differences
+
+        return show_differences(config.diff, config.outputs, config.tracking, json=config.json)
     runs = find_runs(
         config.outputs, uri=tracking.uri, experiment=tracking.experiment, filter=config.filter, limit=config.limit
     )

@@ -108,7 +108,7 @@ def write_comparison(
     facts = {**result, "called": called, "examples": examples}
     page = write_page(folder, "comparison.html.j2", facts, {"win_rates": win_rate_figure(result, called)})
     write_json(folder / FILE, result)
-    log.log_metrics({f"win_rate/{Path(one['model']).name}": one["win_rate"] for one in result["models"]}, step=0)
+    log.log_metrics({f"win_rate/{called[one['model']]}": one["win_rate"] for one in result["models"]}, step=0)
     for made in (page, folder / FILE, folder / "figures"):
         log.log_artifact(made)
     return page

@@ -205,6 +205,6 @@ def _beside_gold(
 
 
 def short_names(result: Mapping[str, Any]) -> dict[str, str]:
-    """What models are called before people: the last part of a path, unless two of them share that."""
-    called = {name: Path(name).name for name in (result["baseline"], *(row["model"] for row in result["models"]))}
-    return called if len(set(called.values())) == len(called) else {name: name for name in called}
+    """What models are called before people (`called` of a comparison); published ones by their generator."""
+    called = result.get("called", {})
+    return {name: called.get(name, name) for name in (result["baseline"], *(row["model"] for row in result["models"]))}

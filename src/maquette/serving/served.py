@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
+from maquette.model import count_parameters
 from maquette.model.generation import GeneratedToken, SharedGeneration, document_prompt
-from maquette.model.loading import load_checkpoint, model_folder
+from maquette.model.loading import load_checkpoint, model_folder, model_names
 from maquette.model.next_token import NextToken, TextEntropy, next_token, read_text
 from maquette.model.sampling import Sampling
 from maquette.text.chat import Message, render
@@ -22,6 +23,7 @@ from maquette.training.record import is_assistant
 
 if TYPE_CHECKING:
     from maquette.model import LanguageModel
+    from maquette.model.core_config import ParameterCount
     from maquette.text import Tokenizer
 
 MOST_ANSWERS = 16
@@ -57,6 +59,11 @@ class ServedModel:
     assistant: bool
     card: str = ""
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @functools.cached_property
+    def parameters(self) -> "ParameterCount":
+        """Of the model, by part."""
+        return count_parameters(self.model.config)
 
     def __post_init__(self) -> None:
         self._shared = SharedGeneration(self.model)
@@ -119,14 +126,9 @@ class ServedModel:
 
 
 def open_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
-    """The models by the names that people see: the last part of their folder, or all of it where two share that."""
-    if len(set(folders)) < len(folders):
-        raise ConfigError("models names a run twice.", "Leave one out.")
-    names = [folder.name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
+    """The models by the names that people see."""
     opened = {}
-    for name, folder in zip(names, folders, strict=True):
+    for name, folder in zip(model_names(folders), folders, strict=True):
         model, tokenizer = load_checkpoint(folder)
         opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder, tokenizer), _card(folder))
     return opened
