@@ -9,6 +9,7 @@ from maquette.artifacts.progress import say
 from maquette.cli.command_line.law_config import RunsStage
 from maquette.tracking import find_runs
 from maquette.tracking.runs_table import differences_table, results_table, tab_separated_runs
+from maquette.tracking.search import mlflow_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,8 @@ def run(config: RunsStage) -> "pd.DataFrame | dict[str, Any]":
         say(
             f"No run of the experiment '{tracking.experiment}' in {where} matches filter={config.filter}."
             if config.filter
-            else f"There are no runs in {where} yet. Train one with maquette train, or begin with maquette demo."
+            else f"There are no runs of the experiment '{tracking.experiment}' in {where} yet. "
+            "Train one with maquette train, or begin with maquette demo."
         )
         return runs
     if not sys.stdout.isatty():
@@ -44,4 +46,5 @@ def run(config: RunsStage) -> "pd.DataFrame | dict[str, Any]":
     console.print(results_table(runs, config.columns, width=console.width))
     if not config.columns and (differences := differences_table(runs, width=console.width)) is not None:
         console.print(differences)
+    say(f"in MLflow: {mlflow_page(config.outputs, tracking)}")
     return runs

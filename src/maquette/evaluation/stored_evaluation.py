@@ -50,7 +50,7 @@ def stored_evaluation(
             model, tokenizer = load_checkpoint(checkpoint)
             with start_run(tracking, outputs=outputs, name=folder.name, folder=folder, params=params, tags=tags) as log:
                 results = run_suite(
-                    model, tokenizer, suite, suite=asked, protocol=protocol, folder=folder, force=force
+                    model, tokenizer, suite, suite=asked, protocol=protocol, folder=folder, outputs=outputs, force=force
                 )  # fmt: skip
                 objective = record.spec.objective if record else None
                 result = write_evaluation(folder, identity, suite, results, protocol, tokenizer.digest, objective, log)

@@ -5,7 +5,6 @@ for somebody else's long one, and several cost little more than one. A request t
 """
 
 import functools
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from maquette.model.next_token import NextToken, TextEntropy, next_token, read_t
 from maquette.model.sampling import Sampling
 from maquette.text.chat import Message, render
 from maquette.training.record import is_assistant
+from maquette.training.report import without_front_matter
 
 if TYPE_CHECKING:
     from maquette.model import LanguageModel
@@ -138,4 +138,4 @@ def _card(folder: Path) -> str:
     """README.md of the exported model without its front matter; empty where there is none."""
     path = model_folder(folder) / "README.md"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL).strip()
+    return without_front_matter(text)
