@@ -3,9 +3,9 @@
     maquette train -m +sweep=mixture; maquette fit laws=mixture verify=true
 
 The optimum minimises the mean of the domains' held-out losses, weighted by what they are worth to whoever asks
-(`targets`), within bounds: no domain is read more than `max_epochs` times. The law's form is the one that is the better
-at runs left out in turn, which tells its error too. Seeds of a mixture are averaged; runs of a larger size check that the
-order of the mixtures holds there (`mixture_checks.py`).
+(`targets`), within bounds: no domain is read more than `max_epochs` times. The law's form is the one that is the
+better at runs left out in turn, which tells its error too. Seeds of a mixture are averaged; runs of a larger size
+check that the order of the mixtures holds there (`mixture_checks.py`).
 """
 
 import dataclasses
