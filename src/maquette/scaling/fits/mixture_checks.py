@@ -41,11 +41,12 @@ class SizeCheck(NamedTuple):
     @property
     def words(self) -> str:
         """In a sentence."""
-        told = "no pair differs by more than the noise" if np.isnan(self.agreement) else (
-            f"the order of {self.agreement:.0%} of the pairs is the same"
-        )  # fmt: skip
+        if np.isnan(self.agreement):
+            order = "no pair differs by more than the noise"
+        else:
+            order = f"the order of {self.agreement:.0%} of the pairs is the same"
         return (
-            f"At {self.params:,.0f} parameters and {self.tokens:,.0f} tokens ({self.mixtures} mixtures) {told}, and "
+            f"At {self.params:,.0f} parameters and {self.tokens:,.0f} tokens ({self.mixtures} mixtures) {order}, and "
             f"the mixture that was best at the smaller size loses {self.lost:.2%} against the best there."
         )
 
