@@ -79,9 +79,9 @@ def test_from_documents_to_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (made,) = studies
     beside = {number for number, one in Files(made.folder).outcomes().items() if "skipped" not in one}
     assert beside == set(range(3, 8))  # reward models, DPO, PPO and PPO in groups, in processes of their own
-    settings: Any = made._with_folders(made.settings["dpo"])
+    policy_settings: Any = made._with_folders(made.settings["dpo"])
     digest = weights_digest(made.made["dpo"])
-    alone = STAGES["train"].run(dataclasses.replace(settings, force=True))
+    alone = STAGES["train"].run(dataclasses.replace(policy_settings, force=True))
     assert alone.folder == made.made["dpo"] and weights_digest(alone.folder) == digest  # bit for bit
     results = json.loads((folder / "results.json").read_text())
     names = ["base", "sft", "dpo", "ppo", "group"]
