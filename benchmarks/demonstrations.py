@@ -24,6 +24,7 @@ from maquette.model import TransformerConfig
 from maquette.reports.figures import COLORS, name_rows, new_figure, save_figure
 from maquette.tracking.environment import processor_name
 from maquette.training import demonstrations as shown
+from maquette.training.machine import multiplies_bf16
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +84,7 @@ def tiling(arguments: argparse.Namespace) -> "Figure":
 
 def precision(arguments: argparse.Namespace) -> "Figure":
     """Prints loss, speed and memory of training in each number format, and draws them."""
-    if not shown.multiplies_bf16():
+    if not multiplies_bf16():
         print("This processor has no instructions for bf16: it is computed in fp32 and rounded, which is slower.")
     batches = text_batches(arguments.steps, batch=8, length=128)
     results = shown.training_by_precision(SHAPE, batches)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from maquette.model import LanguageModel, TransformerConfig
 from maquette.model.fused import plain_formulas
 from maquette.model.likelihoods import next_token_loss
+from maquette.training.machine import multiplies_bf16 as multiplies_bf16
 from maquette.training.profiling import Operators
 
 Ways = Mapping[str, Callable[..., Tensor]]
@@ -189,12 +190,6 @@ class PrecisionResult:
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
-
-
-def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products in bf16: without them bf16 is slower than fp32."""
-    known = torch.cpu.get_capabilities()
-    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def training_by_precision(
