@@ -53,11 +53,11 @@ def test_jobs_begin_when_what_they_need_is_made(tmp_path: Path) -> None:
 
 
 def test_a_failure_lets_the_others_end_and_none_begin(tmp_path: Path) -> None:
-    failed = str(tmp_path / "failed")
+    failed = str(Files(tmp_path / "study").outcome(1))
     with pytest.raises(ConfigError, match=r"job 1: no such colour\n  Choose another\. .*0001\.log"):
         run(tmp_path, [
             (set(), [("wait_for", failed)]),
-            (set(), [("write", failed), ("refuse", "no such colour")]),
+            (set(), [("refuse", "no such colour")]),
             (set(), [("write", str(tmp_path / "begun"))]),
             ({0}, [("write", str(tmp_path / "begun"))]),
         ])  # fmt: skip

@@ -1,5 +1,9 @@
 """The ways of a demonstration compute the same, and cost what theory says of their operators, bytes and memory."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,6 +22,7 @@ from maquette.training.demonstrations import (
     tiled_attention,
     training_by_precision,
 )
+from maquette.training.report import draw_precisions
 
 TINY = TransformerConfig(
     64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16
@@ -67,6 +72,18 @@ def test_number_formats_learn_the_same_and_hold_less() -> None:
     for kept in ("weights", "optimiser states"):
         assert mixed.memory[kept] == single.memory[kept] == 2 * half.memory[kept] > 0
     assert half.memory["activations"] < single.memory["activations"]
+
+
+def test_runs_in_several_number_formats_are_drawn(tmp_path: Path) -> None:
+    records: list[Any] = [
+        SimpleNamespace(spec=SimpleNamespace(precision=name, size=size), validation_loss=loss, tokens_per_second=speed)
+        for name, size, loss, speed in (
+            ("fp32", 9000, 3.1, 5e4),
+            ("bf16-true", 9000, 3.2, 7e4),
+            ("fp32", 2e4, 3.0, 2e4),
+        )
+    ]
+    assert draw_precisions(records, tmp_path / "precision").stat().st_size > 5000
 
 
 def test_a_ratio_is_the_median_of_the_rounds_own() -> None:

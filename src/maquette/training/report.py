@@ -131,7 +131,7 @@ def draw_precisions(records: Sequence[RunRecord], path: Path | str) -> Path:
             points = [(getattr(one, name), precisions.index(one.spec.precision)) for one in records
                       if one.spec.size == size]  # fmt: skip
             axis.plot(
-                *zip(*points, strict=True), "o", markersize=6, alpha=0.7, color=color, label=f"{size:,} parameters"
+                *zip(*points, strict=True), "o", markersize=6, alpha=0.7, color=color, label=f"{size:,.0f} parameters"
             )
         name_rows(axis, precisions)
         axis.set_xlabel(label)

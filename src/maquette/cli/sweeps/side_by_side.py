@@ -97,7 +97,7 @@ def _run(
     pool = ProcessPoolExecutor(workers, initializer=_listen, env={"OMP_NUM_THREADS": "1"})
     try:
         while True:
-            if not failures and not heard:
+            if not heard and all(one["status"] == FINISHED for one in files.outcomes().values()):
                 able = [job for job in ready() if job[0] not in begun]
                 for number, stage, settings in able[: workers - len(running)]:
                     say(f"[{number + 1}/{len(titles)}] {titles[number]}: maquette {stage.name}, in a process beside")
