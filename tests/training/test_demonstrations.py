@@ -69,8 +69,8 @@ def test_number_formats_learn_the_same_and_hold_less() -> None:
         assert other.losses != single.losses and other.losses[-1] == pytest.approx(single.losses[-1], abs=0.2)
         assert other.losses[0] == pytest.approx(single.losses[0], abs=0.05)  # the same weights
         assert len(other.seconds) == len(batches)
-    for kept in ("weights", "optimiser states"):
-        assert mixed.memory[kept] == single.memory[kept] == 2 * half.memory[kept] > 0
+    for part in ("weights", "optimiser states"):
+        assert mixed.memory[part] == single.memory[part] == 2 * half.memory[part] > 0
     assert half.memory["activations"] < single.memory["activations"]
 
 
