@@ -17,8 +17,8 @@ from maquette.cli.planning.study import Study
 
 TITLE = "Binary reward"
 SETTINGS = [
-    "+experiment=alignment_demo", f"title={TITLE}", "figures=[gold]", "prompts=500", "best_of=1",
-    "labels.count=4000", "labels.repeats=1", "++ppo.objective.value_init=policy", "ppo.num_validations=2",
+    "+experiment=alignment_demo", f"title={TITLE}", "figures=[gold]", "prompts=300", "best_of=1",
+    "labels.count=4000", "labels.repeats=1", "ppo.objective.num_iterations=25", "++ppo.objective.value_init=policy", "ppo.num_validations=2",
 ]  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from maquette.statistics import mean_over_seeds
 TITLE = "Tastes"
 GROUPS = {"terse": {"people": 8, "length_bias": -0.15}, "wordy": {"people": 8, "length_bias": 0.15}}
 SETTINGS = [
-    "+experiment=alignment_demo", f"title={TITLE}", "figures=[gold]", "prompts=500", "best_of=1", "labels.count=6000",
+    "+experiment=alignment_demo", f"title={TITLE}", "figures=[gold]", "prompts=300", "best_of=1", "labels.count=4000",
     "labels.repeats=1", "++dpo.num_validations=1",
 ]  # fmt: skip
 JUDGES_SEED = 1000

@@ -19,11 +19,11 @@ from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.planning.study import Study
 
 TITLE = "Unlabelled prompts"
-PROMPTS = (500, 2000, 8000)
-STEPS = 100
+PROMPTS = (500, 1000, 4000)
+STEPS = 60
 SETTINGS = [
-    "+experiment=alignment_demo", f"title={TITLE}", "figures=[gold]", "prompts=500", "best_of=8", "labels.count=1000",
-    "labels.repeats=1", "ppo.num_validations=1", "++dpo.num_validations=1",
+    "+experiment=alignment_demo", f"title={TITLE}", "figures=[gold]", "prompts=300", "best_of=4", "labels.count=1000",
+    "labels.repeats=1", "ppo.objective.num_iterations=25", "ppo.num_validations=1", "++dpo.num_validations=1",
 ]  # fmt: skip
 
 

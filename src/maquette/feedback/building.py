@@ -204,4 +204,5 @@ class ConfiguredFeedback:
             value=value,
             measure=measure,
             held_out=prompts[:16],
+            value_checkpoint=None if value is None else str(find_reward_model(self.reward.checkpoint, self.outputs)),
         )
