@@ -10,7 +10,7 @@ table of all seeds that are finished goes to `<outputs>/binary_reward.csv`. Run 
 
 import sys
 
-from seeds import policies, run_seeds, show_differences, write_table
+from seeds import outputs_of, policies, run_seeds, show_differences, write_table
 
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.planning.study import Study
@@ -18,14 +18,17 @@ from maquette.cli.planning.study import Study
 TITLE = "Binary reward"
 SETTINGS = [
     "+experiment=alignment_demo", f"title={TITLE}", "figures=[gold]", "prompts=300", "best_of=1",
-    "labels.count=4000", "labels.repeats=1", "ppo.objective.num_iterations=25", "++ppo.objective.value_init=policy", "ppo.num_validations=2",
+    "labels.count=4000", "labels.repeats=1", "ppo.objective.num_iterations=25", "ppo.num_validations=2",
+    "++ppo.objective.value_init=policy",
 ]  # fmt: skip
 
 
 def demo_models(study: Study) -> str:
-    """Base and fine-tuned model of make demo-alignment, the same for every seed; returns the second."""
+    """Base and fine-tuned model of make demo-alignment, the same for every seed; returns the second. With `checkpoint=`
+    another base."""
     config: AlignmentStage = study.config
-    base = study.make_demo("base", {"seed": 0})
+    given = config.checkpoint
+    base = study.make_demo("base", {"seed": 0}) if given is None else study.given("base", given)
     return study.train(
         "sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, {"seed": 0}, policy=True
     )
@@ -48,8 +51,7 @@ def binary(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    studies = run_seeds(binary, SETTINGS, sys.argv[1:])
-    outputs = next(iter(studies.values()))[0].outputs
+    outputs = outputs_of(run_seeds(binary, SETTINGS, sys.argv[1:]))
     table = policies(outputs, TITLE)
     write_table(table, outputs, "binary_reward")
     show_differences(table, TITLE)

@@ -53,6 +53,12 @@ def run_seeds(
     return studies
 
 
+def outputs_of(studies: Studies) -> str:
+    """The folder of results, the same for all seeds."""
+    config, _ = next(iter(studies.values()))
+    return config.outputs
+
+
 def policies(outputs: str, title: str) -> pd.DataFrame:
     """A row for each policy of each finished seed of the studies of a title."""
     return study_tables(outputs, title).policies

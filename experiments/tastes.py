@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from binary_reward import demo_models
 from rich.console import Console
-from seeds import Studies, policies, run_seeds, show_differences, write_table
+from seeds import Studies, outputs_of, policies, run_seeds, show_differences, write_table
 
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
@@ -79,7 +79,7 @@ def show(table: pd.DataFrame) -> None:
 
 if __name__ == "__main__":
     studies = run_seeds(tastes, SETTINGS, sys.argv[1:])
-    outputs = next(iter(studies.values()))[0].outputs
+    outputs = outputs_of(studies)
     by_gold, by_people = policies(outputs, TITLE), judged(studies)
     write_table(by_people.merge(by_gold[["seed", "policy", "gold", "kl", "words"]]), outputs, "tastes")
     show_differences(by_gold, TITLE)

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from binary_reward import demo_models
-from seeds import policies, run_seeds, show_differences, write_table
+from seeds import outputs_of, policies, run_seeds, show_differences, write_table
 
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.planning.study import Study
@@ -52,8 +52,7 @@ def unlabelled(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    studies = run_seeds(unlabelled, SETTINGS, sys.argv[1:])
-    outputs = next(iter(studies.values()))[0].outputs
+    outputs = outputs_of(run_seeds(unlabelled, SETTINGS, sys.argv[1:]))
     table = policies(outputs, TITLE)
     write_table(table, outputs, "unlabelled_prompts")
     show_differences(table, TITLE)

@@ -173,6 +173,9 @@ class ConfiguredFeedback:
             baseline, its_own = load_checkpoint(find_checkpoint(self.reward.baseline, self.outputs))
             reward = BinaryReward(reward, baseline, its_own, max_tokens=max_completion_length)
             value = None  # no model of this reward
+        started_from = None
+        if value is not None and self.reward.checkpoint is not None:
+            started_from = str(find_reward_model(self.reward.checkpoint, self.outputs))
         held_out = open_prompts(self.prompts, tokenizer, longest=longest, split="held_out")
         prompts = tuple(held_out[number] for number in range(self.sample_prompts))
         rewards: dict[str, RewardFunction] = {"reward": reward}
@@ -204,5 +207,5 @@ class ConfiguredFeedback:
             value=value,
             measure=measure,
             held_out=prompts[:16],
-            value_checkpoint=None if value is None else str(find_reward_model(self.reward.checkpoint, self.outputs)),
+            value_checkpoint=started_from,
         )

@@ -45,7 +45,8 @@ class RewardConfig:
         None, "module:function of your own, from a list of completions to a number each (sets kind=callable)"
     )
     baseline: str | None = setting(
-        None, "binary reward: 1 where a completion beats one of this run or folder to the same prompt, -1 where it loses"
+        None,
+        "binary reward: 1 where a completion beats one of this run or folder to the same prompt, -1 where it loses",
     )
     watched_by: list[str] = setting(
         list, "more reward models: how far they disagree on the policy's completions is measured at each validation"
@@ -81,7 +82,7 @@ class FeedbackConfig:
     people: int = setting(1, "simulated: so many people take turns", minimum=1)
     seed: int = setting(0, "simulated: tells these people from others; by default that of the run", minimum=0)
     groups: dict[str, dict[str, Any]] = setting(
-        dict, "simulated: people of different tastes, each group with its own of the settings people, noise, agreement, "
+        dict, "simulated: groups of people of different tastes, each with its own people, noise, agreement, "
         "length_bias, list_bias, position_bias: {terse: {length_bias: -0.2}, wordy: {length_bias: 0.2}}",
     )  # fmt: skip
     noise: float = setting(0.15, "simulated: Bradley-Terry noise, in units of the gold reward", minimum=0.0)
