@@ -55,7 +55,8 @@ def table(qualities: list[WarningQuality]) -> pd.DataFrame:
 if __name__ == "__main__":
     outputs = outputs_of(run_seeds(shared, SETTINGS, sys.argv[1:], SEEDS))
     curves = study_tables(outputs, TITLE).curve
-    runs = watched_runs(curves.to_dict("records"))
+    rows: Any = curves.to_dict("records")
+    runs = watched_runs(rows)
     results = table(warning_quality(runs))
     write_table(results, outputs, "early_warning")
     write_table(curves, outputs, "early_warning_curves")

@@ -70,7 +70,7 @@ def test_it_judges_completions(outputs: Path) -> None:
     ])  # fmt: skip
     assert isinstance(config, CompareStage)
     result = compare.run(config)
-    (folder,) = (outputs / "comparisons").iterdir()
+    (folder,) = (outputs / "comparisons").glob("reward_model-*")
     models = {name: outputs / "artifacts" / "models" / name for name in config.models}
     prompts, answers = sampled_completions(
         models, folder / "answers.json", config.prompts, count=30, max_completion_length=LONGEST, temperature=1.0,

@@ -1,6 +1,7 @@
 """Feedback of a policy in training: rewards by models with other tokenizers, or against a baseline; people of several
 tastes; what leaves no room is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from maquette.text.chat import Message
 from maquette.text.config import TokenizerConfig
 from maquette.text.special import END_OF_TURN
 from support.pairs import some_pairs
-from support.policies import Prompts, share_of_a, tiny_model, tiny_ppo
+from support.policies import Prompts, tiny_model, tiny_ppo
 
 TOKENIZER = train_tokenizer([], TokenizerConfig(kind="byte"))
 FEEDBACK = ConfiguredFeedback(PromptsConfig(), RewardConfig(), "outputs", 256)
@@ -88,17 +89,21 @@ def test_answers_that_leave_no_room_for_a_prompt_are_refused() -> None:
         FEEDBACK.open(TOKENIZER, 16, 16)
 
 
+def sum_of_ids(completions: Sequence[Completion]) -> list[float]:
+    return [float(sum(one.answer_ids)) for one in completions]
+
+
 def test_a_binary_reward_says_who_wins_against_the_baseline() -> None:
     """Whatever else is scored beside a completion, and against one completion for each prompt."""
     prompts = [Prompts()[number] for number in (0, 1, 2, 3, 0, 1, 2, 3)]
-    reward = BinaryReward(share_of_a, tiny_model(seed=4, scale=3.0), TOKENIZER, max_tokens=6)
+    reward = BinaryReward(sum_of_ids, tiny_model(seed=4, scale=3.0), TOKENIZER, max_tokens=6)
     completions = sample_completions(tiny_model(scale=3.0), TOKENIZER, prompts, max_tokens=6)
     binary = reward(completions)
-    assert set(binary) == {-1.0, 0.0, 1.0}
+    assert set(binary) == {-1.0, 1.0}
     assert [reward([one])[0] for one in completions] == binary
     beaten: dict[Any, set[tuple[float, float]]] = {}
     for one, won in zip(completions, binary, strict=True):
-        beaten.setdefault(one.prompt_ids, set()).add((share_of_a([one])[0], won))
+        beaten.setdefault(one.prompt_ids, set()).add((sum_of_ids([one])[0], won))
     for scores in beaten.values():  # a higher score never wins less
         ordered = sorted(scores)
         assert [won for _, won in ordered] == sorted(won for _, won in ordered)
@@ -111,7 +116,12 @@ def test_a_baseline_comes_from_the_settings(monkeypatch: pytest.MonkeyPatch, tmp
     """No value function starts from a reward model that gives other numbers; another tokenizer is refused."""
     hf.save(tiny_model(), TOKENIZER, tmp_path / "base")
     characters = train_tokenizer(WORDS, TokenizerConfig(kind="char"))
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 256}
+    shape: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+    }
     hf.save(LanguageModel(TransformerConfig(characters.vocab_size, **shape)), characters, tmp_path / "other")
     config = RewardConfig(checkpoint="reward", baseline=str(tmp_path / "base"))
     monkeypatch.setattr(building, "build_reward", lambda *_: learned("byte"))

@@ -161,7 +161,7 @@ def test_an_adapted_value_function_of_a_reward_model_leaves_its_weights_where_th
     for name, value in reward.core.state_dict().items():
         there = f"value.core.{name}"
         assert torch.equal(state[there if there in state else there.replace(".weight", ".base_layer.weight")], value)
-    torch.nn.init.zeros_(reward.core.embedding.weight)
+    torch.nn.init.ones_(next(reward.core.parameters()))
     hf.save(reward, tokenizer, tmp_path / REWARD)
     with pytest.raises(StageError, match="reward holds other weights"):
         kind.load_from_checkpoint(checkpoint[1], weights_only=True)
