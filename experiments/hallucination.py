@@ -58,6 +58,8 @@ class Settings:
     size: str = "60k"
     tokens: str = "1.5m"  # of pretraining
     epochs: float = 12.0  # of fine-tuning
+    batch_size: int = 8  # examples of a step of it
+    lr: float = 0.001  # its peak learning rate
     shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0])  # of unseen facts in fine-tuning
 
 
@@ -85,7 +87,8 @@ def run(config: Settings) -> Path:
         for share, path in files.items():
             study.train(name_of(share), QUICK, {
                 "objective": "sft", "instructions.path": str(path), "instructions.validation": 0,
-                "checkpoint": base, "objective.epochs": config.epochs, "objective.batch_size": 32,
+                "checkpoint": base, "objective.epochs": config.epochs, "objective.batch_size": config.batch_size,
+                "optimizer.lr": config.lr,
             })  # fmt: skip
 
     study = Study(config, recipe)

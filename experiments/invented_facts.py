@@ -59,7 +59,7 @@ class Person:
 @dataclass(frozen=True)
 class InventedWorld:
     """`known` people are in pretraining text; `unseen` ones only in fine-tuning; `strangers` nowhere but in questions.
-    Of `answered` ones the text has questions and answers, too; they are asked about nowhere else.
+    Of `answered` ones the text has questions and answers, too; the test does not ask about them.
 
     Of the known, `taught` are asked about in fine-tuning and `asked` only in the test; of the strangers `declined` are
     asked about in fine-tuning, where the answer is that one does not know, and `tested` in the test.
@@ -118,12 +118,14 @@ def documents(world: InventedWorld, repeats: int, seed: int) -> list[str]:
 
 def instructions(world: InventedWorld, unseen_share: float, seed: int) -> list[list[Message]]:
     """Fine-tuning: questions about people with their towns, `unseen_share` of them people that no text has told of, and
-    as many questions about strangers, which are declined. The number of questions does not depend on the share."""
+    as many questions about strangers, which are declined. The number of questions does not depend on the share.
+    Whatever the share, the answered people are asked about too, so that the form of a conversation is learnt."""
     numbers = random.Random(f"instructions {seed}")
     count = len(world.taught)
     unseen = round(unseen_share * count)
     answered = [*world.unseen[:unseen], *world.taught[: count - unseen]]
     rows = [_conversation(person, f"{person.name} lives in {person.town}.") for person in answered]
+    rows += [_conversation(person, f"{person.name} lives in {person.town}.") for person in world.answered]
     rows += [_conversation(person, UNSURE) for person in world.declined]
     numbers.shuffle(rows)
     return rows
