@@ -43,9 +43,9 @@ def binary(study: Study) -> None:
     for penalty in config.kl_coefficients:
         optimize = {"objective": "ppo", "checkpoint": sft, "reward.checkpoint": reward}
         suffix = "" if len(config.kl_coefficients) == 1 else f" kl_coefficient={penalty}"
-        for name, told in (("continuous", {}), ("binary", {"reward.baseline": sft})):
+        for name, against in (("continuous", {}), ("binary", {"reward.baseline": sft})):
             study.train(
-                f"{name}{suffix}", optimize, config.ppo, {"objective.kl_coefficient": penalty}, told, policy=True,
+                f"{name}{suffix}", optimize, config.ppo, {"objective.kl_coefficient": penalty}, against, policy=True,
                 kind=name, kl_coefficient=penalty,
             )  # fmt: skip
 

@@ -59,7 +59,7 @@ class Settings:
     tokens: str = "1.5m"  # of pretraining
     epochs: float = 12.0  # of fine-tuning
     batch_size: int = 8  # examples of a step of it
-    lr: float = 0.001  # its peak learning rate
+    lr: float = 0.003  # its peak learning rate
     shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0])  # of unseen facts in fine-tuning
 
 
@@ -120,11 +120,11 @@ def over_seeds(folders: dict[int, Path]) -> pd.DataFrame:
     """A row for each seed and share of unseen facts, out of the folders of the seeds."""
     rows: list[dict[str, Any]] = []
     for seed, folder in folders.items():
-        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        shared = {"seed": seed, "base": found["base"]["value"], "base_asked": found["base_asked"]["value"]}
+        measured = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        shared = {"seed": seed, "base": measured["base"]["value"], "base_asked": measured["base_asked"]["value"]}
         rows += [
             shared | {"unseen_share": one["unseen_share"]} | {name: one[name][0] for name in MEASURED}
-            for one in found["shares"]
+            for one in measured["shares"]
         ]
     return pd.DataFrame(rows)
 

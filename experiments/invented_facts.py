@@ -51,6 +51,10 @@ class Person:
     def question(self) -> Message:
         return {"role": "user", "content": f"Where does {self.name} live?"}
 
+    def answer(self) -> str:
+        """Without the name: a model of this size can't copy one that it has seldom seen."""
+        return f"In {self.town}."
+
     def sentences(self) -> list[str]:
         """Everything that text says of them."""
         return [sentence.format(name=self.name, town=self.town) for sentence in _SENTENCES]
@@ -108,7 +112,7 @@ def documents(world: InventedWorld, repeats: int, seed: int) -> list[str]:
         for _ in range(repeats):
             sentences = person.sentences()
             if person in world.answered:
-                answer = f"{person.question()['content']} {sentences[0]}"
+                answer = f"{person.question()['content']} {person.answer()}"
                 sentences = [answer if number % 2 else one for number, one in enumerate(sentences)]
             numbers.shuffle(sentences)
             stories += [" ".join(sentences[start : start + 3]) for start in range(0, len(sentences), 3)]
@@ -124,8 +128,7 @@ def instructions(world: InventedWorld, unseen_share: float, seed: int) -> list[l
     count = len(world.taught)
     unseen = round(unseen_share * count)
     answered = [*world.unseen[:unseen], *world.taught[: count - unseen]]
-    rows = [_conversation(person, f"{person.name} lives in {person.town}.") for person in answered]
-    rows += [_conversation(person, f"{person.name} lives in {person.town}.") for person in world.answered]
+    rows = [_conversation(person, person.answer()) for person in (*answered, *world.answered)]
     rows += [_conversation(person, UNSURE) for person in world.declined]
     numbers.shuffle(rows)
     return rows
@@ -191,12 +194,9 @@ def measure_hallucinations(
 
 def recalled_by_base(model: LanguageModel, tokenizer: Tokenizer, world: InventedWorld, *, asked: bool = False) -> Share:
     """How many of the known people's towns a base model names when it continues a sentence of its text: what it can
-    recall, before fine-tuning; with `asked`, when the sentence follows the question. Greedy."""
-    starts = [f"{person.question()['content']} " if asked else "" for person in world.known]
-    prompts = [
-        document_prompt(tokenizer, f"{start}{person.name} lives in")
-        for start, person in zip(starts, world.known, strict=True)
-    ]
+    recall, before fine-tuning; with `asked`, when its answer follows the question. Greedy."""
+    starts = [f"{person.question()['content']} In" if asked else f"{person.name} lives in" for person in world.known]
+    prompts = [document_prompt(tokenizer, start) for start in starts]
     texts = generate(model, prompts, tokenizer=tokenizer, max_tokens=8)
     kinds = ["right" if one.text.lstrip().startswith(person.town) else "wrong"
              for person, one in zip(world.known, texts, strict=True)]  # fmt: skip

@@ -34,7 +34,7 @@ def test_text_tells_of_the_known_alone() -> None:
     text = " ".join(documents(more, 2, seed=0))
     for person in more.known:
         assert person.question()["content"] not in text
-    assert all(text.count(f"Where does {person.name} live? {person.name} lives in") == 6 for person in more.answered)
+    assert all(text.count(f"Where does {person.name} live? In {person.town}.") == 6 for person in more.answered)
 
 
 @pytest.mark.parametrize(("share", "unseen"), [(0.0, 0), (0.5, 10), (1.0, 20)])

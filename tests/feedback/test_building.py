@@ -145,9 +145,9 @@ def test_people_of_two_tastes_take_turns() -> None:
     judged = build_annotator(config, "outputs", pairs).judge(pairs)
     assert [one.annotator for one in judged[:4]] == ["terse", "terse", "wordy", "terse"]
     likes = np.array([-1 if one.annotator == "terse" else 1 for one in judged])
-    told = words != 0
-    assert told.sum() > 20
-    assert (np.array([one.preference for one in judged])[told] == (likes * words > 0)[told]).all()
+    differ = words != 0
+    assert differ.sum() > 20
+    assert (np.array([one.preference for one in judged])[differ] == (likes * words > 0)[differ]).all()
     assert {one.annotator for one in preferences_of(pairs, judged, "all")} == {"terse", "wordy"}
     assert other_people(config, 2).seed == 6 and "groups" not in FeedbackConfig().identity()
     (alone,) = build_annotator(FeedbackConfig(), "outputs", pairs[:1]).judge(pairs[:1])
