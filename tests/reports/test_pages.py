@@ -15,7 +15,7 @@ import pytest
 
 from maquette.reports import pages, quantity, render, write_page
 from maquette.reports.figures import new_figure, save_figure
-from maquette.reports.overview import ListedPage
+from maquette.reports.overview import SECTIONS, ListedPage
 from maquette.reports.tables import Cell, span, tabulate, terminal_table
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -233,11 +233,24 @@ def test_nothing_is_cut_at_390_and_at_1280_pixels(facts: dict[str, Any], tmp_pat
     (tmp_path / "page.html").write_text(page)
     (tmp_path / "all.html").write_text(f"{frames}<script>onload = () => {{{MEASURE}}}</script>")
     command = [
-        str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=9000", "--dump-dom",
+        str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=9000", "--dump-dom",
         (tmp_path / "all.html").as_uri(),
     ]  # fmt: skip
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     [title] = re.findall(r"<title>(.*?)</title>", shown, re.DOTALL)
     narrow, broad = json.loads(html.unescape(title))
     assert narrow == [390, [], False] and broad == [1280, [], True]
+
+
+def test_every_page_says_its_kind_and_is_made_of_the_parts() -> None:
+    """What `maquette report` sorts pages by, and what keeps them readable at every width."""
+    folder = Path(pages.__file__).parent / "templates"
+    texts = {path.name: path.read_text() for path in folder.glob("*.html.j2")}
+    whole = {name: text for name, text in texts.items() if '{% extends "page.html.j2" %}' in text}
+    assert len(whole) > 15
+    known = {kind for kinds in SECTIONS.values() for kind in kinds} | {"report"}
+    for name, text in whole.items():
+        [kind] = re.findall(r"{% block kind %}(.*?){% endblock %}", text)
+        assert kind in known or "{{" in kind, name
+        assert "<table" not in text and "<svg" not in text, f"{name}: use parts.table and parts.picture"

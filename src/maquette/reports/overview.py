@@ -17,7 +17,7 @@ from maquette.reports.pages import write_page
 
 PAGE = "index.html"
 
-_SECTIONS = {
+SECTIONS = {
     "The whole": ("demo",),
     "Text": ("corpus", "curation", "tokenizer"),
     "Training": ("runs", "sweep", "profile"),
@@ -49,7 +49,7 @@ class ListedPage:
 
     @property
     def section(self) -> str:
-        return next((name for name, kinds in _SECTIONS.items() if self.kind in kinds), _OTHERS)
+        return next((name for name, kinds in SECTIONS.items() if self.kind in kinds), _OTHERS)
 
 
 def find_pages(outputs: Path | str) -> list[ListedPage]:
@@ -90,7 +90,7 @@ def write_overview(outputs: Path | str, pages: Sequence[ListedPage]) -> Path:
     outputs = Path(outputs)
     sections = {
         name: (own[:_SHOWN], own[_SHOWN:])
-        for name in (*_SECTIONS, _OTHERS)
+        for name in (*SECTIONS, _OTHERS)
         if (own := [page for page in pages if page.section == name])
     }
     return write_page(
