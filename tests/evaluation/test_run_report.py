@@ -16,7 +16,7 @@ def test_the_page_has_every_part_and_number(report: RunReport) -> None:
     text = render("run.html.j2", {"report": report, "figures": report.figures()})
     for part in (
         "300k", "on this machine already", "9.90e12", "4.34M", "3.000",
-        '<td class="number best">1.75</td>', '<td class="number best">2.00</td>', "8,476 steps",
+        'class="number best" data-label="this model">1.75</td>', 'class="number best" data-label="this model">2.00</td>', "8,476 steps",
         "No text was seen twice", "after 12% of training", "&lt;def&gt;", "x &lt; 1", "no run of 24 words",
         "<span>27</span>",
         "maquette sample &#34;def &#34;", "outputs/runs/x/model",

@@ -234,7 +234,8 @@ def test_nothing_is_cut_at_390_and_at_1280_pixels(facts: dict[str, Any], tmp_pat
     (tmp_path / "all.html").write_text(f"{frames}<script>onload = () => {{{MEASURE}}}</script>")
     command = [
         str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=9000", "--dump-dom",
+        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=9000", "--dump-dom",
         (tmp_path / "all.html").as_uri(),
     ]  # fmt: skip
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
