@@ -73,9 +73,9 @@ def test_others_pages_copies_and_old_ones(tmp_path: Path) -> None:
     page(".hidden/index.html", own, 0)
     page("theirs.html", "<title>not ours</title>", 0)
     page("index.html", own, 0)
-    found = find_pages(tmp_path)
-    assert [(one.path, one.section) for one in found] == [("b/new.html", "Others"), ("a/old.html", "Others")]
-    assert found[0].title == "A <b> page" and found[0].kind == "a kind of its own"
+    listed = find_pages(tmp_path)
+    assert [(one.path, one.section) for one in listed] == [("b/new.html", "Others"), ("a/old.html", "Others")]
+    assert listed[0].title == "A <b> page" and listed[0].kind == "a kind of its own"
 
 
 def test_an_empty_folder_says_what_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,12 +192,12 @@ def _branches(beams: Sequence[Beam], depth: int, best: Beam) -> tuple[Branch, ..
     for beam in beams:
         if depth < len(beam.tokens):
             groups.setdefault(beam.tokens[depth], []).append(beam)
-    found = []
+    branches = []
     for group in groups.values():
         first, end = group[0], depth + 1
         while end < len(first.tokens) and all(one.tokens[: end + 1] == first.tokens[: end + 1] for one in group):
             end += 1
         whole = first.log_prob if end == len(first.tokens) else None
         rest = _branches(group, end, best)
-        found.append(Branch(first.tokens[depth:end], first.log_probs[depth:end], whole, best in group, rest))
-    return tuple(found)
+        branches.append(Branch(first.tokens[depth:end], first.log_probs[depth:end], whole, best in group, rest))
+    return tuple(branches)

@@ -55,12 +55,12 @@ class ListedPage:
 def find_pages(outputs: Path | str) -> list[ListedPage]:
     """The pages below `outputs`, newest first, without the overview itself."""
     outputs = Path(outputs)
-    found = []
+    pages: list[ListedPage] = []
     for folder, below, files in os.walk(outputs):
         below[:] = [name for name in below if name not in _WITHOUT_PAGES and not name.startswith(".")]
         paths = [Path(folder) / name for name in files if name.endswith(".html") and not name.startswith(".")]
-        found += [page for path in paths if path != outputs / PAGE and (page := _read(path, outputs)) is not None]
-    return sorted(found, key=lambda page: (page.written, page.path), reverse=True)
+        pages += [page for path in paths if path != outputs / PAGE and (page := _read(path, outputs)) is not None]
+    return sorted(pages, key=lambda page: (page.written, page.path), reverse=True)
 
 
 def _read(path: Path, outputs: Path) -> ListedPage | None:
