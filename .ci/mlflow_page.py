@@ -1,6 +1,6 @@
 """Pictures of MLflow's own page with the runs of an outputs folder: what docs/mlflow.png shows.
 
-    python .ci/mlflow_page.py outputs docs/mlflow.png
+    python .ci/mlflow_page.py outputs docs/mlflow.png --charts
 
 Starts `mlflow ui` on the folder's store, opens the view of an experiment in a headless Chromium, and ends both. Needs
 chromium, and some runs: those of `maquette demo`, for instance.
@@ -44,12 +44,14 @@ def main() -> None:
     parser.add_argument("outputs", type=Path, help="folder with mlflow.db")
     parser.add_argument("picture", type=Path, help="PNG to write")
     parser.add_argument("--experiment", default=TrackingConfig.experiment)
-    parser.add_argument("--size", default="1500,1000", help="of the window")
+    parser.add_argument("--size", default="2000,900", help="of the window")
+    parser.add_argument("--charts", action="store_true", help="the charts instead of the table")
     arguments = parser.parse_args()
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         parser.error("there is no chromium")
     page = mlflow_page(arguments.outputs, TrackingConfig(experiment=arguments.experiment)).partition("5000/")[2]
+    page += "&compareRunsMode=CHART" if arguments.charts else ""
     port = free_port()
     store = f"sqlite:///{arguments.outputs.absolute() / 'mlflow.db'}"
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port)]
@@ -62,14 +64,14 @@ def main() -> None:
         subprocess.run(
             [
                 browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                f"--window-size={arguments.size}", "--virtual-time-budget=30000",
+                f"--window-size={arguments.size}", "--virtual-time-budget=60000",
                 f"--screenshot={arguments.picture}", f"http://127.0.0.1:{port}/{page}",
             ],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=900,
         )  # fmt: skip
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,16 @@ NOTE = "mlflow.note.content"
 
 _KIND = "mlflow.experimentKind"
 _VIEW = "mlflow.sharedViewState."
+_TITLE = "Runs of Maquette."
 
 _TRAINING = (
     "metrics.`validation/loss`", "metrics.`validation/bits_per_byte`", "params.`size`", "params.`N`", "params.`D`",
-    "params.`C`", "params.`optimizer.lr`", "metrics.`tokens_per_second`", "tags.`objective`", "attributes.`Dataset`",
+    "params.`C`", "tags.`objective`", "attributes.`Dataset`",
 )  # fmt: skip
-_SECTIONS = ("validation", "train", "rewards", "objective", "completions", "speed", "copying", "epochs")
-"""Groups of metrics that come first, in this order; those that a run has beyond them follow."""
+_SECTIONS = ("validation", "train")
+"""Groups of metrics that come first; the others that runs have follow."""
 
-_OTHERS = ("fit", "prediction", "evaluation", "comparison", "ratings", "annotate", "instruct")
+_OTHERS = ("fit", "prediction", "evaluation", "comparison", "ratings", "annotate", "instruct", "parent")
 
 
 def _filter(*kinds: str) -> str:
@@ -37,10 +38,12 @@ def _views() -> dict[str, tuple[str, dict[str, Any]]]:
     """By its key in the address: what a view is called, and MLflow's state of it."""
     scores = ("metrics.`evaluation/mean_accuracy`", "metrics.`evaluation/bits_per_byte/all`", "tags.`suite`")
     laws = ("tags.`kind`", "attributes.`Description`", "params.`runs`")
-    training = _state(_TRAINING, _filter(*_OTHERS)) | _charts(("validation/loss", "train/loss"))
+    # by loss: in the order of time MLflow folds runs below their sweeps, and none is seen
+    best_first = {"orderByKey": _TRAINING[0], "orderByAsc": True}
+    training = _state(_TRAINING, _filter(*_OTHERS)) | best_first | _charts(("validation/loss", "train/loss"))
     return {
         "training": ("Models: loss, size, tokens and compute", training),
-        "laws": ("Fits and predictions", _state(laws, _filter("train", "trunk", "parent", *_OTHERS[2:]))),
+        "laws": ("Fits and predictions", _state(laws, _filter("train", "trunk", *_OTHERS[2:]))),
         "evaluation": ("Evaluations", _state(scores, "tags.kind = 'evaluation'")),
     }
 
@@ -76,16 +79,17 @@ def experiment_tags() -> dict[str, str]:
 
 
 def page_of(experiment_id: str, view: str = "training") -> str:
-    """The part of the address behind the server's that shows an experiment by a view."""
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={view}"
+    """The part of the address behind the server's that shows an experiment by a view, with the menu of model training:
+    MLflow's own default is that of language models in use, whatever the experiment is."""
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
 def describe_experiment(client: "MlflowClient", experiment: "Experiment") -> None:
     """Gives an experiment the tags that it lacks, and a description with links to its views; what somebody has written
     there stays."""
     links = [f"- [{title}]({page_of(experiment.experiment_id, key)})" for key, (title, _) in _views().items()]
-    wanted = {**experiment_tags(), NOTE: "\n".join(["Runs of Maquette.", "", *links])}
+    wanted = {**experiment_tags(), NOTE: "\n".join([_TITLE, "", *links])}
     for key, value in wanted.items():
         before = experiment.tags.get(key)
-        if before is None or (key.startswith(_VIEW) and before != value):
+        if before is None or (before != value and (key.startswith(_VIEW) or before.startswith(_TITLE))):
             client.set_experiment_tag(experiment.experiment_id, key, value)

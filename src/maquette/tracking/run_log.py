@@ -42,7 +42,7 @@ NOT_IN_NAMES = re.compile(r"[^\w./ :-]")
 """Characters that MLflow takes in no name of a metric, parameter or tag."""
 
 _LONGEST_NAME, _LONGEST_TEXT = 250, 6000
-_DIGEST = 36  # characters of a dataset's digest
+_DIGEST = 8  # characters of a dataset's digest
 _REUSED = "reused.from"
 _ENTITIES = 100  # the most parameters or tags that MLflow takes in one call
 _POINTS = 1000  # of metrics

@@ -210,6 +210,8 @@ class EvaluateStage(RecordedStage, ModelStage):
             raise ConfigError("runs and checkpoint are both given.", "Name a family, or one model.")
         if self.runs is not None and self.suite.preferences:
             raise ConfigError("suite.preferences is asked of one reward model.", "Give checkpoint instead of runs.")
+        if self.suite.judge:
+            check(from_table(FeedbackConfig, self.suite.judge, "suite.judge."), "suite.judge.")
         if self.suite.empty:
             raise ConfigError("The suite is empty.", "Give suite.files, suite.embedded or suite.likelihood.")
 
