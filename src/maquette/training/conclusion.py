@@ -26,7 +26,15 @@ from maquette.training.report import model_card
 
 
 def conclude(
-    job: Job, record: RunRecord, log: RunLog, opened: Opened, trainer: Trainer, *, spikes: int, finished: bool
+    job: Job,
+    record: RunRecord,
+    log: RunLog,
+    opened: Opened,
+    trainer: Trainer,
+    *,
+    spikes: int,
+    energy: dict[str, Any] | None,
+    finished: bool,
 ) -> RunRecord:
     """Exports the newest weights, draws the curves, and completes the record, in the folder and in the tracker."""
     history = read_history(job.folder / "metrics.jsonl")
@@ -45,6 +53,7 @@ def conclude(
         step=step,
         metrics_sha256=file_digest(job.folder / "metrics.jsonl"),
         peak_memory=peak_memory_bytes(),
+        energy=energy,
     )
     if steps:
         state = read_state(checkpoints.path(step))
@@ -144,6 +153,7 @@ def _summarize(record: RunRecord, log: RunLog, checkpoints: CheckpointFolder, st
     totals = {
         "training_seconds": record.seconds,
         "peak_memory_bytes": record.peak_memory,
+        **({} if record.energy is None else {"energy_kwh": record.energy["kwh"], "kg_co2e": record.energy["kg_co2e"]}),
         "tokens_per_second": record.tokens_per_second,
         "mfu": record.mfu,
         "loss_spikes": record.loss_spikes,
