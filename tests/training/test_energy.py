@@ -68,16 +68,13 @@ def test_without_counters_it_is_an_estimate_and_says_so(tmp_path: Path, monkeypa
 class Driver:
     """The part of NVML that is used."""
 
-    millijoules = 5000
-    refuses = 0
+    def __init__(self) -> None:
+        self.millijoules, self.refuses = 5000, 0
+        self.nvmlInit_v2 = lambda: 0
+        self.nvmlDeviceGetHandleByUUID = lambda uuid, device: int(uuid != b"GPU-1")
+        self.nvmlDeviceGetTotalEnergyConsumption = self.read
 
-    def nvmlInit_v2(self) -> int:
-        return 0
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, device: Any) -> int:
-        return int(uuid != b"GPU-1")
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, device: Any, value: Any) -> int:
+    def read(self, device: Any, value: Any) -> int:
         ctypes.cast(value, ctypes.POINTER(ctypes.c_ulonglong))[0] = self.millijoules
         return self.refuses
 

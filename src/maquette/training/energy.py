@@ -146,8 +146,8 @@ def _estimated_gpus(gpus: int) -> Counter:
 
 
 def nvml_counter(gpus: int, library: Any = None, uuid: str | None = None) -> Counter | None:
-    """The counter of this process' GPU (`nvmlDeviceGetTotalEnergyConsumption`, in millijoules), `gpus` times; None where
-    the driver's library or the counter (Volta and later) is missing."""
+    """The counter of this process' GPU (`nvmlDeviceGetTotalEnergyConsumption`, in millijoules), `gpus` times; None
+    where the driver's library or the counter (Volta and later) is missing."""
     device, value = ctypes.c_void_p(), ctypes.c_ulonglong()
 
     def joules() -> float:

@@ -32,7 +32,7 @@ _ONE_COMPUTE = 0.1  # relative difference up to which compute is equal
 
 
 @dataclass(frozen=True)
-class Point:
+class EffectPoint:
     """A measure at one value of the setting and one budget: the mean over `seeds` runs and its interval, and how much
     it differs from the first value (None for that itself). `each` (seeds,): the runs' own values."""
 
@@ -54,7 +54,7 @@ class SettingEffect:
     """By measure its points, budget by budget in the order of the values."""
 
     column: str
-    points: Mapping[str, tuple[Point, ...]]
+    points: Mapping[str, tuple[EffectPoint, ...]]
     level: float
     warnings: tuple[str, ...]
 
@@ -77,7 +77,7 @@ def _name(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _mean(point: Point) -> float:
+def _mean(point: EffectPoint) -> float:
     return point.mean
 
 
@@ -140,7 +140,7 @@ def _best_runs(
 
 def _points(
     table: RunTable, rows: Mapping[tuple[Any, float, float], int], order: Sequence[Any], numbers: Array, level: float
-) -> list[Point]:
+) -> list[EffectPoint]:
     points = []
     for budget in np.unique(table.budget):
         by_value: dict[Any, dict[float, float]] = {
@@ -162,7 +162,7 @@ def _points(
             compared = value != known[0] and bool(shared)
             differences = np.array(shared)
             points.append(
-                Point(
+                EffectPoint(
                     value, float(budget), each, float(each.mean()), _interval(each, level),
                     float(differences.mean()) if compared else None,
                     _interval(differences, level) if compared else None,
@@ -227,13 +227,14 @@ def _ends(interval: Interval | None) -> list[float] | None:
     return None if interval is None or not np.isfinite(interval).all() else list(interval)
 
 
-def effect_table(points: Sequence[Point], level: float) -> tuple[list[str], list[tuple[str, ...]]]:
+def effect_table(points: Sequence[EffectPoint], level: float) -> tuple[list[str], list[tuple[str, ...]]]:
     """Headings and rows of one measure."""
     letters = dict(zip(sorted({point.value for point in points}, key=_ascending), ascii_uppercase, strict=False))
     long = any(len(_name(point.value)) > _LONGEST for point in points)
     rows = [
         (
-            f"{letters.get(point.value, '')}: {point.value}" if long else _name(point.value), f"{point.budget:.2g}", str(point.seeds), f"{point.mean:.4f}",
+            f"{letters.get(point.value, '')}: {point.value}" if long else _name(point.value),
+            f"{point.budget:.2g}", str(point.seeds), f"{point.mean:.4f}",
             "" if point.difference is None else f"{point.difference:+.4f}",
             "" if (ends := _ends(point.difference_interval)) is None else span(ends, 4),
         )

@@ -109,7 +109,7 @@ class SingleLaws:
 
 
 def fit_single_laws(table: RunTable, level: float = 0.9) -> SingleLaws:
-    """Both laws, from a table with at least three sizes at one number of tokens and three numbers of tokens at one size.
+    """Both laws, of a table with at least three sizes at one number of tokens and three numbers of tokens at one size.
 
     Raises `LawError` where there are no such runs.
     """
