@@ -163,15 +163,15 @@ def _points(
             differences = np.array(shared)
             points.append(
                 EffectPoint(
-                    value, float(budget), each, float(each.mean()), _interval(each, level),
+                    value, float(budget), each, float(each.mean()), mean_interval(each, level),
                     float(differences.mean()) if compared else None,
-                    _interval(differences, level) if compared else None,
+                    mean_interval(differences, level) if compared else None,
                 )
             )  # fmt: skip
     return points
 
 
-def _interval(values: NDArray[Any], level: float) -> Interval:
+def mean_interval(values: NDArray[Any], level: float) -> Interval:
     """Student's interval of the mean; unbounded for a single value."""
     freedom = len(values) - 1
     error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if freedom else 0.0
