@@ -7,7 +7,8 @@ import digits
 import pandas as pd
 import pytest
 
-from maquette.text import TokenizerConfig, train_tokenizer
+from maquette.text import train_tokenizer
+from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
 
 

@@ -48,8 +48,8 @@ _EXPRESSION = re.compile(r"\(*[A-Za-z0-9.+-]+\)*( (AND|OR|WITH) \(*[A-Za-z0-9.+-
 def package_license(metadata: importlib.metadata.PackageMetadata) -> str:
     """A package's licence as an SPDX expression, by its metadata; `unknown` where that says none that is known. Several
     classifiers are taken together (AND), as nothing says that one may choose."""
-    said = [metadata[name] for name in ("License-Expression", "License") if name in metadata]
-    for text in said:
+    texts = [metadata[name] for name in ("License-Expression", "License") if name in metadata]
+    for text in texts:
         words = " ".join(text.split())
         if words.lower() in _WORDS:
             return _WORDS[words.lower()]

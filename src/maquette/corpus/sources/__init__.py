@@ -104,13 +104,13 @@ def document_from_row(row: Mapping[str, Any], config: SourceConfig, where: str) 
         )
     domain = row.get(config.domain_field) if config.domain_field else None
     identity, url = row.get("id"), row.get("url")
-    said = row.get(config.license_field) if config.license_field else None
+    license = row.get(config.license_field) if config.license_field else None
     return Document(
         id=content_id(text) if identity is None or identity == "" else str(identity),
         text=text,
         url=url if isinstance(url, str) and url else None,
         domain=domain_name(str(domain) if domain is not None else "", config.domain),
-        meta=_meta(row.get("meta")) | ({} if said is None else {"license": str(said)}),
+        meta=_meta(row.get("meta")) | ({} if license is None else {"license": str(license)}),
     )
 
 

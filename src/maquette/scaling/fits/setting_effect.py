@@ -99,10 +99,10 @@ def setting_effect(table: RunTable, column: str, measures: Sequence[str] = (), l
     columns = {name: _numbers(table, name) for name in chosen}
     rows = _best_runs(table, values, columns[chosen[0]], higher_is_better(chosen[0]))
     points = {name: tuple(_points(table, rows, order, numbers, level)) for name, numbers in columns.items()}
-    missing = [name for name, found in points.items() if not found]
+    missing = [name for name, measured in points.items() if not measured]
     if missing:
         raise LawError(f"measures={missing[0]}: no two values of {column} have it at one compute.")
-    fewest = min(point.seeds for found in points.values() for point in found)
+    fewest = min(point.seeds for measured in points.values() for point in measured)
     return SettingEffect(column, points, level, tuple(_warnings(table, values, rows, fewest)))
 
 
@@ -192,14 +192,14 @@ def _warnings(
             warnings.append(f"Around {budget:.2g} FLOPs compute differs by a factor of {factor:.2f} between runs.")
         edges = []
         for value in sorted({value for value, _ in chosen}, key=_ascending):
-            tried = [row for row, one in enumerate(values) if one == value and table.budget[row] == budget]
+            rivals = [row for row, one in enumerate(values) if one == value and table.budget[row] == budget]
             best = [table.params[row] for (one, _), row in chosen.items() if one == value]
-            ends = table.params[tried].min(), table.params[tried].max()
+            ends = table.params[rivals].min(), table.params[rivals].max()
             if ends[0] < ends[1] and all(size in ends for size in best):
                 edges.append(_name(value))
         if edges:
             warnings.append(
-                f"At {budget:.2g} FLOPs the best size tried is the smallest or the largest for {', '.join(edges)}: "
+                f"At {budget:.2g} FLOPs the best size rivals is the smallest or the largest for {', '.join(edges)}: "
                 "another may be better still."
             )
     return warnings
