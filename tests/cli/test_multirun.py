@@ -148,7 +148,8 @@ def test_ladder_is_a_product(prepared: Path) -> None:
 def test_bytes_have_one_vocabulary(prepared: Path) -> None:
     sweep = planned(prepared, "tokenizer=byte", "tokenizer.vocab_size=512,1024", "size=5k,10k")
     assert [job.arguments for job in sweep.jobs] == [("size=5k",), ("size=10k",)]
-    shown = plan(STAGE, line(prepared, "+sweep=vocabulary", "tokenizer=byte,bpe", "seed=0,1"), planner=DryPlanner())
+    arguments = [*line(prepared, "+sweep=vocabulary", "seed=0,1"), "tokenizer=byte,bpe"]
+    shown = plan(STAGE, arguments, planner=DryPlanner())
     assert len(shown.jobs) == (1 + 3) * 3 * 2  # bytes and three vocabularies, three sizes, two seeds
 
 

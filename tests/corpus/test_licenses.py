@@ -52,7 +52,7 @@ def test_of_or_one_is_enough_and_of_and_all_must_be() -> None:
 
 def test_what_is_no_licence_is_refused_by_name() -> None:
     check_licenses(["permissive", "GPL-3.0-or-later"])
-    with pytest.raises(ConfigError, match=r"corpus\.licenses=permisive .*Did you mean permissive"):
+    with pytest.raises(ConfigError, match=r"(?s)corpus\.licenses=permisive .*Did you mean permissive"):
         check_licenses(["permisive"])
 
 
@@ -63,9 +63,9 @@ def corpus(folder: Path, **chosen: Any) -> CorpusSettings:
 
 
 def test_the_filter_keeps_what_is_allowed_and_the_card_counts(tmp_path: Path) -> None:
-    said = ["MIT", "GPL-3.0-only", "MIT OR GPL-2.0-only", None]
+    texts = ["MIT", "GPL-3.0-only", "MIT OR GPL-2.0-only", None]
     rows = [
-        {"id": str(place), "text": f"Number {place} tells of {word}, and of {word * 3}.", "licence": said[place % 4]}
+        {"id": str(place), "text": f"Number {place} tells of {word}, and of {word * 3}.", "licence": texts[place % 4]}
         for place, word in enumerate(("rivers", "hills", "seas", "woods", "stones", "clouds", "fields", "towns"))
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -199,7 +199,7 @@ def _warnings(
                 edges.append(_name(value))
         if edges:
             warnings.append(
-                f"At {budget:.2g} FLOPs the best size rivals is the smallest or the largest for {', '.join(edges)}: "
+                f"At {budget:.2g} FLOPs the best size tried is the smallest or the largest for {', '.join(edges)}: "
                 "another may be better still."
             )
     return warnings
