@@ -11,7 +11,7 @@ from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.data.conversations import Prompt, render_prompt
-from maquette.evaluation.figures import win_rate_figure
+from maquette.evaluation.figures import controlled_intervals, win_rate_figure
 from maquette.evaluation.policy_comparison import short_names
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.policies import sample_many
@@ -105,7 +105,7 @@ def write_comparison(
         for place, prompt in enumerate(prompts[:_SHOWN])
     ]
     called = short_names(result)
-    facts = {**result, "called": called, "examples": examples}
+    facts = {**result, "called": called, "examples": examples, "controlled": controlled_intervals(result)}
     page = write_page(folder, "comparison.html.j2", facts, {"win_rates": win_rate_figure(result, called)})
     write_json(folder / FILE, result)
     log.log_metrics({f"win_rate/{Path(one['model']).name}": one["win_rate"] for one in result["models"]}, step=0)

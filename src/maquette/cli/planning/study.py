@@ -80,10 +80,10 @@ class Study:
         self.made[name] = str(find_checkpoint(checkpoint, self.config.outputs))
         return f"<{name}>"
 
-    def make_demo(self, name: str) -> str:
+    def make_demo(self, name: str, *settings: Settings) -> str:
         """The model of `maquette demo`, one of the policies; the demo is made where it is missing."""
         self.policies[name] = (name, {})
-        return self._add(name, "demo")
+        return self._add(name, "demo", *settings)
 
     def _add(self, name: str, stage: str, *settings: Settings) -> str:
         given = {"outputs": self.config.outputs, "seed": self.config.seed}

@@ -231,7 +231,7 @@ def effect_table(points: Sequence[EffectPoint], level: float) -> tuple[list[str]
     """Headings and rows of one measure."""
     letters = dict(zip(sorted({point.value for point in points}, key=_ascending), ascii_uppercase, strict=False))
     long = any(len(_name(point.value)) > _LONGEST for point in points)
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"{letters.get(point.value, '')}: {point.value}" if long else _name(point.value),
             f"{point.budget:.2g}", str(point.seeds), f"{point.mean:.4f}",

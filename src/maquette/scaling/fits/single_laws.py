@@ -44,7 +44,7 @@ class SingleLaw:
     @property
     def held(self) -> float:
         """The largest value of the other quantity: where the law is least limited by it."""
-        return next(reversed(self.fits))
+        return max(self.fits)
 
     @property
     def fit(self) -> PowerLawFit:
