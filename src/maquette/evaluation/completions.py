@@ -20,6 +20,7 @@ from maquette.model.loading import load_checkpoint
 from maquette.reports import terminal_table, write_page
 from maquette.text.chat import Message
 from maquette.tracking import RunLog
+from maquette.training.devices import threads_for
 
 FILE = "comparison.json"
 _SHOWN = 6
@@ -60,9 +61,10 @@ def sampled_completions(
                 "Put the model with the shortest context first in models=, or use shorter prompts.",
             )
         if name not in known:
-            sampled = sample_many(
-                model, tokenizer, own, 1, max_tokens=max_completion_length, temperature=temperature, seed=seed
-            )
+            with threads_for(model.config.hidden_size):
+                sampled = sample_many(
+                    model, tokenizer, own, 1, max_tokens=max_completion_length, temperature=temperature, seed=seed
+                )
             known[name] = [row[0].answer for row in sampled]
             write_sealed(cache, {"completions": known})
     return chosen, {name: known[name] for name in folders}
