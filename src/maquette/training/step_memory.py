@@ -8,7 +8,6 @@ optimisers of anybody's are in it. Not counted: what the allocator keeps for its
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from maquette.model.architecture import CoreConfig
 from maquette.model.fused import plain_formulas
 from maquette.model.likelihoods import next_token_loss, token_statistics
 from maquette.optimization.optimizers import build_optimizer
+from maquette.tracking.environment import machine_memory
 from maquette.training.machine import blocks
 from maquette.training.profiling import Operators
 
@@ -211,7 +211,7 @@ def _bytes_of(states: list[dict[str, Any]]) -> int:
 def device_memory(accelerator: str) -> float | None:
     """Bytes of a GPU, or of the machine; None where the GPU is not here."""
     if accelerator == "cpu":
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        return machine_memory()
     return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
 
 
