@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -217,7 +216,7 @@ def until(end: float, command: list[str]) -> int | None:
         process.terminate()
         try:
             process.wait(_SAVING)
-        except subprocess.TimeoutExpired:  # the next call goes on from an older checkpoint
+        except subprocess.TimeoutExpired:  # the next call resumes an older checkpoint
             process.kill()
             process.wait()
         return None
@@ -253,7 +252,7 @@ def read_rows(config: Settings) -> list[dict[str, str]]:
     path = rows_file(config)
     if not path.exists():
         return []
-    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
 def write_rows(config: Settings, rows: list[dict[str, str]]) -> None:

@@ -37,8 +37,8 @@ def test_what_is_far_below_by_arithmetic_fits(name: str) -> None:
     assert step < memory.FAR * memory.by_arithmetic(shape, rows, context)
 
 
-def lines(*words: str) -> str:
-    config: Any = compose(STAGES["train"], list(words))
+def lines(*overrides: str) -> str:
+    config: Any = compose(STAGES["train"], list(overrides))
     return "\n".join(memory.memory_lines(config))
 
 
@@ -86,15 +86,15 @@ def test_show_imports_no_torch() -> None:
 def test_a_plan_says_whether_a_step_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few: dict[str, Any] = {"outputs": str(tmp_path), "gpus": 8, "days": 3, "json": True}
     dense = plan.run(PlanStage(**few))
-    said = json.loads(capsys.readouterr().out)
-    assert said["step_memory"]["fits"] and said["step_memory"]["kind"] == "none"
-    assert set(said["step_memory"]["parts"]) > {"weights", "activations", "gathered weights"}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["step_memory"]["fits"] and printed["step_memory"]["kind"] == "none"
+    assert set(printed["step_memory"]["parts"]) > {"weights", "activations", "gathered weights"}
     sparse = plan.run(PlanStage(**few, num_experts=64, num_experts_per_tok=8))
     more = json.loads(capsys.readouterr().out)
-    assert more["params"] == said["params"] == dense.params  # type: ignore[union-attr]
+    assert more["params"] == printed["params"] == dense.params  # type: ignore[union-attr]
     assert more["total_params"] > 3 * more["params"]
     assert more["serving_memory"] == pytest.approx(2 * more["total_params"])
-    assert more["step_memory"]["parts"]["weights"] > 3 * said["step_memory"]["parts"]["weights"]
+    assert more["step_memory"]["parts"]["weights"] > 3 * printed["step_memory"]["parts"]["weights"]
     crowded = plan.run(PlanStage(**few | {"json": False}, sequence_length=1_000_000))
     assert crowded.params == sparse.params  # type: ignore[union-attr]
     assert "does not fit" in " ".join(capsys.readouterr().out.split())

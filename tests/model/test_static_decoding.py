@@ -48,7 +48,7 @@ def made(model: LanguageModel, *, ahead: bool) -> tuple[list[list[int]], Running
             tokens[3] += batch.exchange([0, 1], [LATE]).tokens
         left = any(len(tokens[place]) < (*ROWS, LATE)[place].limit for place in here)
         chosen = batch.step() if left else []
-    return [kept[: row.limit] for kept, row in zip(tokens, (*ROWS, LATE), strict=True)], batch
+    return [chosen[: row.limit] for chosen, row in zip(tokens, (*ROWS, LATE), strict=True)], batch
 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen3", "all_at_once", "window", "local_and_global", "moe_shared"])

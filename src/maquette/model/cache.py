@@ -149,10 +149,10 @@ class KeyValueCache:
         self.last_token = torch.cat([self.last_token[rows], other.last_token])
 
 
-def _emptied(kept: Tensor, rows: int, columns: int) -> Tensor:
-    """As `kept (layers, B, K, S, W)`, for other rows and columns."""
-    layers, _, heads, _, width = kept.shape
-    return torch.zeros(layers, rows, heads, columns, width, device=kept.device, dtype=kept.dtype)
+def _emptied(like: Tensor, rows: int, columns: int) -> Tensor:
+    """As `like (layers, B, K, S, W)`, for other rows and columns."""
+    layers, _, heads, _, width = like.shape
+    return torch.zeros(layers, rows, heads, columns, width, device=like.device, dtype=like.dtype)
 
 
 class RecurrentCache:

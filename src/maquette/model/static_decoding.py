@@ -49,8 +49,8 @@ class StaticDecoder(Decoder):
     def _extend(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self.cache.of_layer(index)
         place = self.column if self.cache.windows[index] is None else self.column % self.cache.ring
-        for kept, new in ((keys, key), (values, value)):
-            kept.index_copy_(2, place, new.to(kept.dtype))
+        for cached, new in ((keys, key), (values, value)):
+            cached.index_copy_(2, place, new.to(cached.dtype))
         return keys, values
 
     def _advance(self, tokens: Tensor) -> None:

@@ -62,8 +62,8 @@ def _far_below(config: TrainStage, recipe: "Recipe") -> float | None:
 
 def by_arithmetic(architecture: CoreConfig, rows: int, context: int) -> float:
     """Bytes of weights, gradients, Adam's states and what the forward pass keeps of `rows` sequences, in float32."""
-    kept = 4 * rows * context * (architecture.numbers_per_token + architecture.vocab_size)
-    return float(_BYTES_OF_A_WEIGHT * architecture.parameters().total + kept)
+    activations = 4 * rows * context * (architecture.numbers_per_token + architecture.vocab_size)
+    return float(_BYTES_OF_A_WEIGHT * architecture.parameters().total + activations)
 
 
 def _traced_lines(config: TrainStage, recipe: "Recipe") -> Iterator[str]:

@@ -39,8 +39,8 @@ def planned_shape(plan: ComputePlan, config: PlanStage) -> CoreConfig | None:
     """A model of the plan's size, of a Llama's shape by the recipe; None where the recipe has none of the size."""
     model = ModelConfig(token_shift=False)
     if config.num_experts is not None:
-        sparse = {"num_experts": config.num_experts, "num_experts_per_tok": config.num_experts_per_tok}
-        model = dataclasses.replace(model, kind="moe", **sparse)
+        model.kind, model.num_experts = "moe", config.num_experts
+        model.num_experts_per_tok = config.num_experts_per_tok
     try:
         return choose_shape(model, round(plan.params), vocab_size=VOCABULARY, context=config.sequence_length)
     except ConfigError:
@@ -83,11 +83,11 @@ def memory_row(plan: ComputePlan, config: PlanStage, memory: PlannedMemory | Non
     recomputed = "" if memory.kind == "none" else f" with activation_checkpointing={memory.kind}"
     parts = ", ".join(f"{name} {size(value)}" for name, value in memory.parts.items())
     room = accelerator(plan.assumptions.gpu).memory
-    words = f"{verdict}{recomputed}; {parts}; one sequence of {config.sequence_length:,} tokens"
-    return "memory of a step", f"{size(memory.total)} of {size(room)} per GPU", words
+    remark = f"{verdict}{recomputed}; {parts}; one sequence of {config.sequence_length:,} tokens"
+    return "memory of a step", f"{size(memory.total)} of {size(room)} per GPU", remark
 
 
 def experts_row(plan: ComputePlan, config: PlanStage) -> tuple[str, str, str]:
     """A row of the plan's table."""
-    words = f"{config.num_experts} experts, {config.num_experts_per_tok} a token; the law is one of dense models"
-    return "parameters in all", quantity(plan.total_params), words
+    remark = f"{config.num_experts} experts, {config.num_experts_per_tok} a token; the law is one of dense models"
+    return "parameters in all", quantity(plan.total_params or plan.params), remark
