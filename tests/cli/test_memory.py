@@ -89,12 +89,11 @@ def test_a_plan_says_whether_a_step_fits(tmp_path: Path, capsys: pytest.CaptureF
     printed = json.loads(capsys.readouterr().out)
     assert printed["step_memory"]["fits"] and printed["step_memory"]["kind"] == "none"
     assert set(printed["step_memory"]["parts"]) > {"weights", "activations", "gathered weights"}
-    sparse = plan.run(PlanStage(**few, num_experts=64, num_experts_per_tok=8))
+    plan.run(PlanStage(**few, num_experts=64, num_experts_per_tok=8))
     more = json.loads(capsys.readouterr().out)
     assert more["params"] == printed["params"] == dense.params  # type: ignore[union-attr]
     assert more["total_params"] > 3 * more["params"]
     assert more["serving_memory"] == pytest.approx(2 * more["total_params"])
     assert more["step_memory"]["parts"]["weights"] > 3 * printed["step_memory"]["parts"]["weights"]
-    crowded = plan.run(PlanStage(**few | {"json": False}, sequence_length=1_000_000))
-    assert crowded.params == sparse.params  # type: ignore[union-attr]
+    plan.run(PlanStage(**few | {"json": False, "gpus": 1, "days": 1000}))
     assert "does not fit" in " ".join(capsys.readouterr().out.split())

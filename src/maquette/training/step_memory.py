@@ -22,7 +22,7 @@ from maquette.model.activation_checkpointing import checkpoint_blocks
 from maquette.model.adapters import attach
 from maquette.model.architecture import CoreConfig
 from maquette.model.fused import plain_formulas
-from maquette.model.likelihoods import next_token_loss, token_statistics
+from maquette.model.likelihoods import ACCELERATOR_BYTES, next_token_loss, token_statistics
 from maquette.optimization.optimizers import build_optimizer
 from maquette.tracking.environment import machine_memory
 from maquette.training.machine import blocks
@@ -187,12 +187,11 @@ def _loss(step: Step, models: list[Any]) -> Tensor:
     if step.loss == "scalar":
         return model.score(hidden).squeeze(-1).mean()
     softcap = step.architecture.logit_softcap
+    limit = step.logits_limit or (None if step.accelerator == "cpu" else ACCELERATOR_BYTES // 4)
     if step.loss == "tokens":
-        return next_token_loss(
-            hidden, model.head_weight, inputs, logit_softcap=softcap, logits_limit=step.logits_limit
-        )[0]
+        return next_token_loss(hidden, model.head_weight, inputs, logit_softcap=softcap, logits_limit=limit)[0]
     log_probs = token_statistics(
-        hidden.flatten(0, 1), model.head_weight, inputs.flatten(), logit_softcap=softcap, logits_limit=step.logits_limit
+        hidden.flatten(0, 1), model.head_weight, inputs.flatten(), logit_softcap=softcap, logits_limit=limit
     )[0]
     loss = log_probs.mean()
     for value in models[1:]:
