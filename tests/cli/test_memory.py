@@ -83,8 +83,17 @@ def test_show_imports_no_torch() -> None:
     assert imported == "False" and any("it fits" in line for line in shown), done.stderr
 
 
-def test_a_plan_says_whether_a_step_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_counts_the_parameters_of_all_experts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few: dict[str, Any] = {"outputs": str(tmp_path), "gpus": 8, "days": 3, "json": True}
+    plan.run(PlanStage(**few, num_experts=64, num_experts_per_tok=8))
+    values = json.loads(capsys.readouterr().out)
+    assert values["total_params"] > 3 * values["params"] and values["step_memory"] is None
+    assert values["serving_memory"] == pytest.approx(2 * values["total_params"])
+
+
+@pytest.mark.slow(reason="goes through steps of billions of parameters, without numbers")
+def test_a_plan_says_whether_a_step_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few: dict[str, Any] = {"outputs": str(tmp_path), "gpus": 8, "days": 3, "json": True, "sequence_length": 512}
     dense = plan.run(PlanStage(**few))
     printed = json.loads(capsys.readouterr().out)
     assert printed["step_memory"]["fits"] and printed["step_memory"]["kind"] == "none"

@@ -35,10 +35,12 @@ def run(config: PlanStage) -> ComputePlan | PipelineComparison:
     plan = make_plan(
         assumptions, result.surface, samples=result.samples, degrees_of_freedom=result.degrees_of_freedom
     )  # fmt: skip
-    shape = planned_shape(plan, config)
+    shape = planned_shape(plan, config) if config.num_experts or config.sequence_length else None
     plan = with_experts(plan, shape)
-    memory = None if shape is None else planned_memory(plan, shape)
-    rows = [*plan_rows(plan), memory_row(plan, config, memory)]
+    memory = None if shape is None or config.sequence_length is None else planned_memory(plan, shape)
+    rows = list(plan_rows(plan))
+    if config.sequence_length is not None:
+        rows.append(memory_row(plan, config, memory))
     if config.num_experts is not None:
         rows.insert(1, experts_row(plan, config))
     values = plan.to_json() | {"step_memory": None if memory is None else dataclasses.asdict(memory)}

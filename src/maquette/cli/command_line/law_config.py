@@ -136,7 +136,9 @@ class PlanStage(PrintedStage):
         None, "a mixture of so many experts: the parameters of the plan are those that a token uses", minimum=1
     )
     num_experts_per_tok: int = setting(2, "experts that a token goes through", minimum=1)
-    sequence_length: int = setting(4096, "tokens of a sequence, of which a step's memory is predicted", minimum=1)
+    sequence_length: int | None = setting(
+        None, "predict the memory of a step with a sequence of so many tokens, and whether it fits (seconds)", minimum=1
+    )
     pipeline: str | None = setting(
         None, "compare: thirty one-day models against three days of small ones and one of 27", choices=("compare",)
     )

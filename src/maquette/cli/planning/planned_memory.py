@@ -20,6 +20,9 @@ from maquette.scaling.plans.planner import ComputePlan
 VOCABULARY = 128_000
 """Of the models that are planned, as of Llama 3's."""
 
+SEQUENCE_LENGTH = 4096
+"""Where none is given; parameters do not depend on it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PlannedMemory:
@@ -41,8 +44,9 @@ def planned_shape(plan: ComputePlan, config: PlanStage) -> CoreConfig | None:
     if config.num_experts is not None:
         model.kind, model.num_experts = "moe", config.num_experts
         model.num_experts_per_tok = config.num_experts_per_tok
+    context = config.sequence_length or SEQUENCE_LENGTH
     try:
-        return choose_shape(model, round(plan.params), vocab_size=VOCABULARY, context=config.sequence_length)
+        return choose_shape(model, round(plan.params), vocab_size=VOCABULARY, context=context)
     except ConfigError:
         if config.num_experts is not None:
             raise
