@@ -20,7 +20,6 @@ from torch.optim import Optimizer
 from maquette.data.process_group import of_all_processes
 from maquette.model.architecture import describe_model
 from maquette.model.loading import (
-    BASE,
     build_model,
     initial_regions,
     is_drawn_by_name,
@@ -169,12 +168,13 @@ class Objective(LightningModule, abc.ABC):
         self._settle()
         checkpoint["window"] = of_all_processes({name: [*total] for name, total in self._window.items()})
         if self.description.get("adapter"):
-            leave_out_base(checkpoint, self.description, self.model)
+            leave_out_base(checkpoint, self.description.get("checkpoint"), self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._window = self._own(checkpoint.get("window", {}))
-        if BASE in checkpoint:
-            put_back_base(checkpoint, self.description, scalar=self.scalar)
+        put_back_base(
+            checkpoint, self.description.get("checkpoint"), lambda: build_model(self.description, scalar=self.scalar)
+        )
 
     def _mean_of_step(self) -> dict[str, Tensor]:
         """Mean loss and metrics of the step's micro-batches, still on the device."""
