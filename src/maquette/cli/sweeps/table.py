@@ -104,7 +104,6 @@ def rows(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> list[dict[str, An
             names = ("run", "size", "tokens", "compute", "width", "layers", "learning_rate", "batch_size_tokens")
             row |= {name: getattr(job.forecast, name) for name in names}
             row["epochs"] = round(max(job.forecast.epochs.values(), default=0.0), 4)
-            row |= {"inactive": job.forecast.inactive}
         row |= {name: outcome.get(name) for name in ("validation_loss", "bits_per_byte", "training_loss")}
         table += _of_branches(row, job) if job.forecast is not None and job.forecast.branches else [row]
     return [{name: row.get(name) for name in COLUMNS} for row in table]
