@@ -20,7 +20,6 @@ RUN = "python notebooks/run.py"
 
 OTHER_WAYS: list[tuple[str, str]] = [
     ("01_published_laws", 'REFERENCE = "nowhere"'),
-    ("07_systems", "MEASURE, LENGTHS, ROUNDS, STEPS = True, (64, 128), 1, 4"),
 ]
 """Notebooks with a second way through: other values in the cell tagged `parameters`."""
 
