@@ -29,6 +29,7 @@ from maquette.objectives.completions import (
 )
 from maquette.objectives.environment import parts_of
 from maquette.statistics import Estimate, bootstrap_mean
+from maquette.training.devices import threads_for
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -182,9 +183,10 @@ def sample_pairs(
     source = open_prompts(config, tokenizer, longest=longest)
     say_left_out(source)
     prompts = [source[number] for number in range(first, first + count)]
-    completions = sample_many(
-        model, tokenizer, prompts, answers, max_tokens=max_completion_length, temperature=temperature, seed=seed
-    )
+    with threads_for(model.config.hidden_size):
+        completions = sample_many(
+            model, tokenizer, prompts, answers, max_tokens=max_completion_length, temperature=temperature, seed=seed
+        )
     return [
         Comparison(one.messages, one.answer, other.answer, one.facts)
         for row in completions
