@@ -12,6 +12,17 @@ class RunsStage(RecordedStage, PrintedStage):
     filter: str | None = setting(None, "MLflow filter, such as \"params.size = '300k'\"")
     columns: list[str] = setting(list, "metrics and parameters to show; by default the main ones")
     limit: int = setting(20, "newest runs to show", minimum=1)
+    diff: list[str] = setting(list, "two runs side by side instead (also: maquette runs diff A B)")
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for words that do not name two runs."""
+        words = self.diff[1:] if self.diff[:1] == ["diff"] else self.diff
+        if self.diff and len(words) != 2:
+            raise ConfigError(
+                f"maquette runs diff compares two runs, got {len(words)}{': ' if words else ''}{' '.join(words)}.",
+                "Write: maquette runs diff <run> <run>.",
+            )
+        self.diff = words
 
 
 @dataclass
