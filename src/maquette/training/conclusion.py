@@ -22,7 +22,7 @@ from maquette.training.checkpoint_io import CheckpointFolder, read_state
 from maquette.training.job import Job, Opened, Row, describe_run_model
 from maquette.training.metrics_file import read_history
 from maquette.training.record import RunRecord
-from maquette.training.report import model_card
+from maquette.training.report import model_card, without_front_matter
 
 
 def conclude(
@@ -66,7 +66,10 @@ def conclude(
         raise diverged(broken, step)
     if not math.isfinite(last.get("validation/loss", 0.0)):
         raise diverged("validation/loss", step)
-    _export(job, opened, state, record, finished=finished)
+    card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
+    _export(job, opened, state, record, card)
+    if card is not None:
+        log.describe(without_front_matter(card))
     for picture in job.plan.draw(opened, history, job.folder / "figures", job.name):
         for path in (picture, picture.with_suffix(".svg")):
             log.log_artifact(path, "figures")
@@ -77,9 +80,8 @@ def conclude(
     return record
 
 
-def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecord, *, finished: bool) -> None:
-    """What the module keeps as `model`, with the weights of `state`, as a Hugging Face folder; with a model card where
-    it is `finished`."""
+def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecord, card: str | None) -> None:
+    """What the module keeps as `model`, with the weights of `state` and the model card, as a Hugging Face folder."""
     architecture = job.plan.exported_architecture(job, opened, record.step)
     scalar = getattr(opened.module, "scalar", False)
     adapter = job.spec.settings.get("adapter")
@@ -96,7 +98,6 @@ def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecor
         return
     shape = getattr(state, "shape", state.__getitem__)  # of a folder of shards: each tensor is read when it is written
     model.load_state_dict({name: shape(f"model.{name}") for name in names}, assign=True)
-    card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
     whole = merged(model) if adapter else model
     hf.save(
         whole, Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card,
@@ -149,7 +150,7 @@ def _results(history: list[Row], last: Row) -> dict[str, Any]:
 
 def _summarize(record: RunRecord, log: RunLog, checkpoints: CheckpointFolder, step: int) -> None:
     """The tracker's summary."""
-    log.set_tags({"checkpoint.path": checkpoints.path(step), "model.path": f"{record.folder}/model"})
+    log.set_tags({"checkpoint.path": checkpoints.path(step).relative_to(record.folder)})
     totals = {
         "training_seconds": record.seconds,
         "peak_memory_bytes": record.peak_memory,

@@ -175,6 +175,7 @@ def _recorded(job: Job, record: RunRecord, loggers: Sequence[Logger]) -> Iterato
         name=job.name, folder=job.folder, params=job.spec.params, tags=job.tags, run_id=record.tracking_run
     ) as log:
         log.set_tags({"compiled": job.compiled, "linear_backend": job.linear_backend})
+        log.log_datasets(job.spec.datasets)
         yield log
 
 
