@@ -260,26 +260,31 @@ def _digest_once(folder: str) -> str:
     return weights_digest(folder)
 
 
-def leave_out_base(checkpoint: dict[str, Any], description: Mapping[str, Any], model: "nn.Module") -> None:
-    """Takes the weights of `model` that are not trained out of a checkpoint, where they are those of the folder that
-    the description names."""
+def base_digest(description: Mapping[str, Any]) -> str | None:
+    """Of the weights in the folder that the description names; None where it names none."""
     folder = description.get("checkpoint")
-    if folder is None:
-        return
+    return None if folder is None else _digest_once(str(folder))
+
+
+def leave_out_base(checkpoint: dict[str, Any], digest: str, model: "nn.Module") -> None:
+    """Takes the weights of `model` that are not trained out of a checkpoint: they are those of a folder."""
     frozen = [f"model.{name}" for name, parameter in model.named_parameters() if not parameter.requires_grad]
     checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name not in frozen}
-    checkpoint[BASE] = _digest_once(str(folder))
+    checkpoint[BASE] = digest
 
 
-def put_back_base(checkpoint: dict[str, Any], description: Mapping[str, Any], *, scalar: bool) -> None:
-    """Puts them back. Raises `StageError` where the folder holds other weights than those that were trained beside."""
+def put_back_base(checkpoint: dict[str, Any], description: Mapping[str, Any], now: str, *, scalar: bool) -> None:
+    """Puts them back, where the state is not in the model already (sharded). Raises `StageError` where the folder holds
+    other weights, of the digest `now`, than those that were trained beside."""
     folder = description["checkpoint"]
-    if (now := weights_digest(folder)) != checkpoint[BASE]:
+    if now != checkpoint[BASE]:
         raise StageError(
             f"{folder} holds other weights ({now[:8]}) than those that the adapter was trained on "
             f"({checkpoint[BASE][:8]}).",
             "Put the model back that the run started from, or train it again with force=true.",
         )
+    if not checkpoint["state_dict"]:
+        return
     model = build_model(description, scalar=scalar)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -17,17 +17,19 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maquette.data.process_group import of_all_processes
+from maquette.data.process_group import of_all_processes, of_the_first
 from maquette.model.architecture import describe_model
 from maquette.model.loading import (
     BASE,
+    base_digest,
     build_model,
     initial_regions,
     is_drawn_by_name,
     leave_out_base,
     put_back_base,
+    weights_digest,
 )
-from maquette.model.sharding import whole_tensor
+from maquette.model.sharding import clip_gradient_norm
 from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
 
@@ -168,13 +170,14 @@ class Objective(LightningModule, abc.ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._settle()
         checkpoint["window"] = of_all_processes({name: [*total] for name, total in self._window.items()})
-        if self.description.get("adapter"):
-            leave_out_base(checkpoint, self.description, self.model)
+        if self.description.get("adapter") and (digest := of_the_first(lambda: base_digest(self.description))):
+            leave_out_base(checkpoint, digest, self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._window = self._own(checkpoint.get("window", {}))
         if BASE in checkpoint:
-            put_back_base(checkpoint, self.description, scalar=self.scalar)
+            now = of_the_first(lambda: weights_digest(self.description["checkpoint"]))
+            put_back_base(checkpoint, self.description, now, scalar=self.scalar)
 
     def _mean_of_step(self) -> dict[str, Tensor]:
         """Mean loss and metrics of the step's micro-batches, still on the device."""
@@ -259,7 +262,9 @@ class Objective(LightningModule, abc.ABC):
         """The sum over all processes, on the processor."""
         if self.trainer.world_size == 1:
             return values
-        return self.trainer.strategy.reduce(values.to(self.trainer.strategy.root_device), reduce_op="sum").cpu()
+        strategy = self.trainer.strategy
+        group = getattr(strategy, "data_group", None)  # others have read the same
+        return strategy.reduce(values.to(strategy.root_device), group=group, reduce_op="sum").cpu()
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """What the model writes now: rows with `prompt` and `text`. The first process calls it."""
@@ -303,8 +308,8 @@ class Objective(LightningModule, abc.ABC):
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        norms = [nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val) for part in self.clipped_parts]
-        self.gradient_norm = whole_tensor(norms[0])
+        norms = [clip_gradient_norm(part.parameters(), gradient_clip_val) for part in self.clipped_parts]
+        self.gradient_norm = norms[0]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch's tensors, if they are not there yet: Lightning's own way copies every dataclass it meets."""

@@ -19,7 +19,7 @@ def memory_lines(config: TrainStage) -> Iterator[str]:
     processes = count_processes(config.trainer)
     accelerator = "cpu" if config.trainer.accelerator in ("cpu", "auto") else "cuda"
     context = config.data.sequence_length
-    share = max(1, recipe.batch_size_tokens // context // processes)
+    share = max(1, recipe.batch_size_tokens // context // count_processes(config.trainer, config.tensor_parallel_size))
     rows = config.data.micro_batch_size or _rows(recipe.architecture, context, share, accelerator)
     step = Step(
         recipe.architecture, rows, context, config.optimizer, passes=max(1, share // rows),
