@@ -17,6 +17,8 @@ GRADIENTS: dict[str, dict[str, Any]] = {
     }},
     "experts cut up": {"tensor": 2, "model": EXPERTS},
     "experts divided": {"experts": 2, "model": EXPERTS},
+    "cut up, in bfloat16": {"tensor": 2, "dtype": "bfloat16", "model": {"qk_norm": True}},
+    "divided, in bfloat16": {"experts": 2, "dtype": "bfloat16", "model": EXPERTS},
     "all tokens to one process's expert": {"experts": 2, "model": EXPERTS | {"num_experts_per_tok": 1}},
 }  # fmt: skip
 
@@ -55,16 +57,19 @@ def run(settings: Any, seed: int) -> str:
     return str(train.run(settings).folder)
 
 
-def gradient_errors() -> dict[str, dict[str, float]]:
-    """By how much two processes differ from one, of each of `GRADIENTS`: relative errors of gradients, and absolute
-    ones of everything else."""
+def gradient_errors(device: str = "cpu") -> dict[str, dict[str, float]]:
+    """By how much two processes differ from one, of each of `GRADIENTS` (on GPUs of those without experts, which take
+    half precision there): relative errors of gradients, and absolute ones of everything else."""
     from maquette.data.process_group import join_group
 
-    join_group("gloo")
-    return {name: _gradient_errors(**one) for name, one in GRADIENTS.items()}
+    join_group("gloo" if device == "cpu" else "nccl")
+    chosen = {name: one for name, one in GRADIENTS.items() if device == "cpu" or "num_experts" not in one["model"]}
+    return {name: _gradient_errors(device, **one) for name, one in chosen.items()}
 
 
-def _gradient_errors(model: dict[str, Any], tensor: int = 1, experts: int = 1) -> dict[str, float]:
+def _gradient_errors(
+    device: str, model: dict[str, Any], tensor: int = 1, experts: int = 1, dtype: str = "float32"
+) -> dict[str, float]:
     import torch
     import torch.distributed as dist
     from torch import nn
@@ -98,15 +103,16 @@ def _gradient_errors(model: dict[str, Any], tensor: int = 1, experts: int = 1) -
         "max_position_embeddings": 16, "token_shift": True, **model,
     }  # fmt: skip
     kind: Any = MixtureOfExpertsConfig if "num_experts" in shape else TransformerConfig
-    alone, mine = Steps(), Steps()
+    alone, mine = Steps().to(device), Steps().to(device)
     size, rank = dist.get_world_size(), dist.get_rank()
     names = ("shard", "tensor")
-    mesh = init_device_mesh("cpu", (size // tensor, tensor), mesh_dim_names=names)
-    expert_mesh = init_device_mesh("cpu", (size // experts, experts), mesh_dim_names=("replicate", "expert"))
+    mesh = init_device_mesh(device, (size // tensor, tensor), mesh_dim_names=names)
+    expert_mesh = init_device_mesh(device, (size // experts, experts), mesh_dim_names=("replicate", "expert"))
     shard(
-        mine, mesh["shard"], tensor=mesh["tensor"] if tensor > 1 else None, experts=expert_mesh if experts > 1 else None
-    )
-    tokens = torch.randint(0, 96, (4, 17), generator=torch.Generator().manual_seed(0))
+        mine, mesh["shard"], compute_dtype=getattr(torch, dtype), tensor=mesh["tensor"] if tensor > 1 else None,
+        experts=expert_mesh if experts > 1 else None,
+    )  # fmt: skip
+    tokens = torch.randint(0, 96, (4, 17), generator=torch.Generator().manual_seed(0)).to(device)
     part = tokens.chunk(size // tensor)[rank // tensor]
     theirs, errors = dict(alone.named_parameters()), {"gradient": 0.0, "loss": 0.0}
     for limit in (None, 96 * 12):  # at once, and in chunks
@@ -132,10 +138,10 @@ def _gradient_errors(model: dict[str, Any], tensor: int = 1, experts: int = 1) -
         pairs = list(zip(alone.validation_step(part), mine.validation_step(part), strict=True))
         with whole(mine):  # one process alone
             if rank == 0:
-                pairs.append((alone.model(part), mine.model(part)))
+                pairs.append((alone.model(part[:, 1:]), mine.model(part[:, 1:])))
         pairs += zip(alone.validation_step(part), mine.validation_step(part), strict=True)
-    errors["values"] = max((expected - value).abs().max().item() for expected, value in pairs)
-    worst = torch.tensor(list(errors.values()))
+    errors["values"] = max((expected - value.float()).abs().max().item() for expected, value in pairs)
+    worst = torch.tensor(list(errors.values()), device=device)
     dist.all_reduce(worst, dist.ReduceOp.MAX)
     return dict(zip(errors, worst.tolist(), strict=True))
 

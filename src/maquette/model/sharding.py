@@ -112,8 +112,10 @@ def whole(module: nn.Module) -> Iterator[None]:
         for name, part in owner._parameters.items()
         if isinstance(part, DTensor)  # of a matrix that is cut up, or of experts that are divided
     ]
+    dtype = next((one.dtype for one in module.parameters() if is_here(one)), None)  # that of what is gathered
     for owner, name, part in parts:
-        owner._parameters[name] = nn.Parameter(part.detach().full_tensor(), requires_grad=part.requires_grad)
+        full = part.detach().full_tensor().to(dtype)
+        owner._parameters[name] = nn.Parameter(full, requires_grad=part.requires_grad)
     try:
         yield
     finally:

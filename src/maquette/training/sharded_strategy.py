@@ -38,8 +38,8 @@ _SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 class ShardedStrategy(ModelParallelStrategy):
     """`nodes` > 1: every machine has a copy of the model, shared out over its own devices (hybrid sharding), so that
-    weights travel within a machine and gradients alone between them. `tensor_parallel_size`: neighbours that read the same
-    batch, over which each matrix is cut up; `expert_parallel_size`: those over which experts are divided."""
+    weights travel within a machine and gradients alone between them. `tensor_parallel_size`: neighbours that read the
+    same batch, over which each matrix is cut up; `expert_parallel_size`: those over which experts are divided."""
 
     def __init__(
         self,

@@ -120,8 +120,8 @@ class PlannedRun:
         config, spec = self.config, self.spec
         check_sharing(
             spec.architecture, tensor_parallel_size=config.tensor_parallel_size,
-            expert_parallel_size=config.expert_parallel_size, strategy=str(config.trainer.strategy), adapter=bool(config.adapter), compile=config.compile,
-            policy=config.objective.entry.reads == "prompts",
+            expert_parallel_size=config.expert_parallel_size, strategy=str(config.trainer.strategy),
+            adapter=bool(config.adapter), compile=config.compile, policy=config.objective.entry.reads == "prompts",
         )  # fmt: skip
         remark = recipe_remark(config.optimizer, spec.learning_rate)
         if remark and process_group().is_first:
