@@ -24,25 +24,19 @@ GRADIENTS: dict[str, dict[str, Any]] = {
 
 CURVES: dict[str, dict[str, Any]] = {
     "tensor": {"tensor": 2, "z_loss": 1e-3, "accumulate": 2, "model": {
-        "num_attention_heads": 4, "num_key_value_heads": 2, "qk_norm": True,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "qk_norm": True,
     }},
-    "tensor, tied, by muon": {"tensor": 2, "model": {"tie_word_embeddings": True}, "optimizer": "muon",
-                              "checkpointing": "block"},
-    "experts": {"experts": 2, "model": EXPERTS, "accumulate": 2, "checkpointing": "block"},
-    "experts by muon": {"experts": 2, "model": EXPERTS, "optimizer": "muon"},
+    "tensor, tied, by muon": {"tensor": 2, "model": {"num_hidden_layers": 1, "tie_word_embeddings": True},
+                              "optimizer": "muon", "checkpointing": "block"},
+    "experts": {"experts": 2, "model": EXPERTS | {"num_hidden_layers": 1}, "accumulate": 2, "checkpointing": "block"},
 }  # fmt: skip
 
 
-def train_as_one_does(folders: tuple[str, str, dict[str, Any]]) -> dict[str, Any]:
-    """In two processes: gradients against those of one, curves, curves from another's checkpoints, and runs of the
-    command line. `folders`: those of one process and of two, and settings of runs by name."""
-    one, two, runs = folders
-    return {
-        "gradients": gradient_errors(),
-        "curves": curves(two),
-        "resumed": curves(one, resume=True),
-        "runs": {name: run(settings, len(runs)) for name, settings in runs.items()},
-    }
+def train_as_one_does(folders: tuple[str, str]) -> dict[str, Any]:
+    """In two processes: gradients against those of one, curves, and curves from another's checkpoints. `folders`: those
+    of one process and of two."""
+    one, two = folders
+    return {"gradients": gradient_errors(), "curves": curves(two), "resumed": curves(one, resume=True)}
 
 
 def curves(folder: str, *, resume: bool = False) -> dict[str, list[tuple[float, float]]]:
@@ -50,11 +44,11 @@ def curves(folder: str, *, resume: bool = False) -> dict[str, list[tuple[float, 
     return {name: train_variant(f"{folder}/{name}", **one, resume=resume) for name, one in CURVES.items()}
 
 
-def run(settings: Any, seed: int) -> str:
-    """Its folder."""
+def run_all(settings: dict[str, Any]) -> dict[str, str]:
+    """Runs of the command line, one after another: their folders."""
     from maquette.cli import train
 
-    return str(train.run(settings).folder)
+    return {name: str(train.run(one).folder) for name, one in settings.items()}
 
 
 def gradient_errors(device: str = "cpu") -> dict[str, dict[str, float]]:
@@ -146,7 +140,7 @@ def _gradient_errors(
     return dict(zip(errors, worst.tolist(), strict=True))
 
 
-def settings_of_runs(outputs: Path, base: str, folder: Path) -> dict[str, Any]:
+def settings_of_runs(outputs: Path, base: str, source: Path, folder: Path) -> dict[str, Any]:
     """Runs that two processes share: a sparse model's pretraining, and what comes after pretraining, of a model whose
     matrices are cut up and of adapters."""
     from support.small_examples import example_settings
@@ -156,10 +150,10 @@ def settings_of_runs(outputs: Path, base: str, folder: Path) -> dict[str, Any]:
     sparse = {"kind": "moe", "num_experts": 4, "num_experts_per_tok": 2, "router_bias_update_rate": 0.01}
     runs: dict[str, Any] = {
         "pretrain, experts": settings(
-            outputs, folder, seed=78, trainer__log_every_n_steps=2, expert_parallel_size=2,
+            outputs, source, seed=78, trainer__log_every_n_steps=2, expert_parallel_size=2,
             **{f"model__{key}": value for key, value in sparse.items()},
         ),
-        "pretrain, tensor": settings(outputs, folder, seed=79, trainer__log_every_n_steps=2, tensor_parallel_size=2),
+        "pretrain, tensor": settings(outputs, source, seed=79, trainer__log_every_n_steps=2, tensor_parallel_size=2),
     }  # fmt: skip
     for kind, changes in (
         ("sft, tensor", {"tensor_parallel_size": 2}), ("dpo, tensor", {"tensor_parallel_size": 2}),

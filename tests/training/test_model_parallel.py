@@ -17,41 +17,52 @@ from maquette.training import read_history
 from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import check_sharing, choose_hardware
 from maquette.training.processes import launch
-from support.model_parallel_work import CURVES, curves, gradient_errors, run, settings_of_runs, train_as_one_does
+from support.model_parallel_work import CURVES, curves, gradient_errors, run_all, settings_of_runs, train_as_one_does
 from support.small_examples import base_settings, write_instructions, write_preferences
 
 
+@pytest.mark.slow(reason="two processes that import PyTorch and Lightning")
+def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    for folder in (one, two):
+        Path(folder).mkdir()
+    alone = curves(one)
+    done = launch(train_as_one_does, (one, two), 2)
+    require_small(done["gradients"])
+    resumed_alone = curves(two, resume=True)
+    for name in CURVES:
+        bound = 2e-3 if name.endswith("muon") else 2e-5  # as in test_sharded_strategy.py
+        require_close(done["curves"][name], alone[name], bound)
+        for resumed in (done["resumed"][name], resumed_alone[name]):
+            require_close(resumed, alone[name][10:], bound)
+
+
 @pytest.mark.slow(reason="two processes that import PyTorch and Lightning, and six runs of the command line in each")
-def test_two_processes_do_what_one_does(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+def test_runs_of_the_command_line(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    """Pretraining, SFT and DPO, with samples and what a run leaves."""
     outputs, source = prepared
     write_instructions(tmp_path / "sft.json")
     write_preferences(tmp_path / "dpo.json")
-    for file in source.glob("*.jsonl"):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
     base = str(train.run(base_settings(outputs, source)).folder)
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    alone = curves(str(tmp_path / "one"))
-    shared = {"strategy": "fsdp", "devices": 2}
-    runs = settings_of_runs(tmp_path / "two", base, tmp_path)
-    for config in runs.values():
-        config.trainer = dataclasses.replace(config.trainer, **shared)
-    done = launch(train_as_one_does, (str(tmp_path / "one"), str(tmp_path / "two"), runs), 2)
-    require_small(done["gradients"])
-    resumed_alone = curves(str(tmp_path / "two"), resume=True)
-    for name in CURVES:
-        bound = 2e-3 if name.endswith("muon") else 2e-5  # as in test_sharded_strategy.py
-        for curve in (done["curves"][name][10:], done["resumed"][name], resumed_alone[name]):
-            assert torch.allclose(torch.tensor(curve), torch.tensor(alone[name][10:]), rtol=0, atol=bound), name
-        assert torch.allclose(torch.tensor(done["curves"][name]), torch.tensor(alone[name]), rtol=0, atol=bound), name
-    for name, config in settings_of_runs(tmp_path / "one-runs", base, tmp_path).items():
-        config = dataclasses.replace(config, tensor_parallel_size=1, expert_parallel_size=1)
-        one, two = (figures(folder) for folder in (run(config, 0), done["runs"][name]))
+    shared = settings_of_runs(tmp_path / "two", base, source, tmp_path)
+    for config in shared.values():
+        config.trainer = dataclasses.replace(config.trainer, strategy="fsdp", devices=2)
+    alone = settings_of_runs(tmp_path / "one", base, source, tmp_path)
+    for config in alone.values():
+        config.tensor_parallel_size = config.expert_parallel_size = 1
+    ours, theirs = launch(run_all, shared, 2), run_all(alone)
+    for name, folder in ours.items():
+        one, two = figures(theirs[name]), figures(folder)
         assert one.keys() == two.keys() and any("experts/" in key for key in one) == (name == "pretrain, experts")
         for key, values in one.items():
-            assert torch.allclose(torch.tensor(values), torch.tensor(two[key]), atol=5e-5), (name, key)
-        assert (Path(done["runs"][name]) / "model" / "model.safetensors").exists(), name
-        assert (Path(done["runs"][name]) / "adapter").exists() == name.endswith("adapter")
+            require_close(two[key], values, 5e-5)
+        assert (Path(folder) / "model" / "model.safetensors").exists(), name
+        assert (Path(folder) / "adapter").exists() == name.endswith("adapter")
+        assert Path(folder).name == Path(theirs[name]).name  # the same run, wherever it is trained
+
+
+def require_close(curve: Any, expected: Any, bound: float) -> None:
+    assert torch.allclose(torch.tensor(curve), torch.tensor(expected), rtol=0, atol=bound), (curve, expected)
 
 
 def require_small(errors: dict[str, dict[str, float]]) -> None:

@@ -73,13 +73,15 @@ class MixtureOfExperts(nn.Module):
         order = chosen.flatten().argsort(stable=True)  # pairs (token, one of its k), by expert
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         sent = _Sent.apply(enter(rows, self.gate.weight), order, back, self.top_k)
-        matrices = self.gate.weight, self.up.weight, self.down.weight
         exchange = Exchange.of(self.gate.weight, counts)
+        matrices = self.gate.weight, self.up.weight, self.down.weight
         if exchange is None:
-            given = through_experts(sent, *map(own, matrices), counts)
+            gate, up, down = map(own, matrices)
+            given = through_experts(sent, gate, up, down, counts)
         else:
-            parts = (exchange.part(matrix, sent.dtype) for matrix in matrices)
-            given = exchange.from_experts(through_experts(exchange.to_experts(sent), *parts, exchange.counts))
+            gate, up, down = (exchange.part(matrix, sent.dtype) for matrix in matrices)
+            given = through_experts(exchange.to_experts(sent), gate, up, down, exchange.counts)
+            given = exchange.from_experts(given)
         given = _Returned.apply(given, order, back).unflatten(0, (-1, self.top_k))
         weights = enter(weights.to(given.dtype), self.gate.weight)
         mixed = leave((given * weights[..., None]).sum(dim=1), self.down.weight).view_as(hidden)

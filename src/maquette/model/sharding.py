@@ -106,7 +106,7 @@ def whole(module: nn.Module) -> Iterator[None]:
     for one in shards:
         one.set_reshard_after_forward(False, recurse=False)
         one.unshard()
-    parts = [
+    parts: list[tuple[nn.Module, str, Any]] = [
         (owner, name, part)
         for owner in module.modules()
         for name, part in owner._parameters.items()
@@ -153,9 +153,10 @@ def clip_gradient_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tens
     """`torch.nn.utils.clip_grad_norm_`, also of parameters that are shared out over different meshes: scales gradients
     so that the norm of all of them together is at most `limit`, and returns the norm that it was."""
     parameters = [one for one in parameters if one.grad is not None]
+    every: list[Any] = [one.grad for one in parameters]
     over: dict[Any, list[Any]] = {}  # in the same order everywhere
-    for one in parameters:
-        over.setdefault(getattr(one.grad, "device_mesh", None), []).append(one.grad)
+    for one in every:
+        over.setdefault(getattr(one, "device_mesh", None), []).append(one)
     if len(over) <= 1:
         return whole_tensor(nn.utils.clip_grad_norm_(parameters, limit))
     squares = []
@@ -165,5 +166,5 @@ def clip_gradient_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tens
             if not placement.is_replicate():
                 dist.all_reduce(squares[-1], group=mesh.get_group(dimension))
     norm = torch.stack(squares).sum().sqrt()
-    torch._foreach_mul_([own_part(one.grad) for one in parameters], (limit / (norm + 1e-6)).clamp(max=1.0))
+    torch._foreach_mul_([own_part(one) for one in every], (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
