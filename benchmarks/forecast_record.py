@@ -1,6 +1,8 @@
 """The record of forecasts: independent laws, each with one prediction at ten times its compute, written before the run.
 
     python benchmarks/forecast_record.py train       trains what results/forecast_record.csv does not have yet
+    python benchmarks/forecast_record.py train --reach 100 --laws 12,13,15,16,19
+    python benchmarks/forecast_record.py train --ladder 1e14 --laws 0,20      and --reach 100: up to 1e14 FLOPs
     python benchmarks/forecast_record.py report      prints the table, and draws docs/forecast_record.png and .svg
 
 A law is a seed, a part of the corpus, an architecture and a context of its own: an IsoFLOP family of small runs, fitted
@@ -15,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +31,7 @@ FIGURE = Path(__file__).parent.parent / "docs" / "forecast_record"
 COLUMNS = [
     "ladder", "law", "part", "model", "context", "seed", "runs", "reach", "params", "tokens", "compute", "predicted",
     "low50", "high50", "low90", "high90", "observed", "form", "prediction", "written", "seconds", "commit", "cpu",
+    *(f"{kind}_{column}" for kind in ("new", "miss", "hit") for column in ("predicted", "low90", "high90", "observed")),
 ]  # fmt: skip
 
 PARTS = {"all": [], "code": ["mixture.weights={code:1}"], "docs": ["mixture.weights={docs:1}"]}
@@ -49,14 +53,18 @@ LADDERS = {
     "bpe-512 1e10 wide": (["tokenizer.vocab_size=512", "tokens_per_parameter=10"], ["1e10", "3e10", "1e11"]),
     "demo m=2": ([], ["3e10", "6e10", "1.2e11", "3e11"]),
     "demo": ([], ["3e10", "6e10", "1.2e11", "3e11"]),
+    "1e14": (["source.limit=null"], ["3e10", "1e11", "3e11", "1e12"]),
 }
-"""Tokenizer and budgets of a family. All but the last are behind us, and show what was learnt. On bytes from 3e9 FLOPs
-the loss still falls faster with every budget, as models go from which byte follows which to words: such laws predict
-too high a loss. With 512 tokens and sizes around 20 tokens a parameter the largest of the four sizes was the best at
-3e10 and 1e11 FLOPs; `wide` sets the sizes around 10. Their models `llama` and `gelu` had no token shift: attention
-learns to look at the previous token somewhere between 1e11 and 1e12 FLOPs, and what the loss then gains no law sees
-before (5 to 8%). `demo` is the family of `maquette demo`; `demo m=2` the same under a plateau that gives way by powers
-of 2, which predicts too low a loss. Laws of `demo` begin after those: --first 12."""
+"""Tokenizer and budgets of a family. All but the last two are behind us, and show what was learnt. On bytes from 3e9
+FLOPs the loss still falls faster with every budget, as models go from which byte follows which to words: such laws
+predict too high a loss. With 512 tokens and sizes around 20 tokens a parameter the largest of the four sizes was the
+best at 3e10 and 1e11 FLOPs; `wide` sets the sizes around 10. Their models `llama` and `gelu` had no token shift:
+attention learns to look at the previous token somewhere between 1e11 and 1e12 FLOPs, and what the loss then gains no
+law sees before (5 to 8%). `demo` is the family of `maquette demo`; `demo m=2` the same under a plateau that gives
+way by powers of 2, which predicts too low a loss. Laws of `demo` begin after those, at 12. `1e14` is for the longest
+reach: all text that is installed, so that 1e14 FLOPs see none of it twice; law 0 is the default text, law 20 the one
+that repeats itself least (documentation, context 64: 6% of its tokens repeat what followed in the context, 14% of
+the default's)."""
 
 
 class Law(NamedTuple):
@@ -87,8 +95,7 @@ def main() -> int:
     parser.add_argument("what", choices=["train", "report"])
     parser.add_argument("--outputs", default="outputs/forecast_record")
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--laws", type=int, default=32)
-    parser.add_argument("--first", type=int, default=12, help="train: begin with this law")
+    parser.add_argument("--laws", type=numbers, default=list(range(12, 32)), help="train: as 12-31 or 12,15 (12-31)")
     parser.add_argument("--ladder", choices=list(LADDERS), default="demo")
     parser.add_argument("--reach", type=float, default=10.0)
     parser.add_argument("--minutes", type=float, default=60.0, help="train: no law starts after so many")
@@ -96,11 +103,17 @@ def main() -> int:
     if arguments.what == "report":
         return report_all(read_rows(arguments.rows))
     deadline = time.monotonic() + 60 * arguments.minutes
-    done = {int(row["law"]) for row in read_rows(arguments.rows) if row["ladder"] == arguments.ladder}
-    for number in range(arguments.first, arguments.laws):
-        if number not in done and time.monotonic() < deadline:
+    done = {(row["ladder"], f"{float(row['reach']):.0e}", int(row["law"])) for row in read_rows(arguments.rows)}
+    for number in arguments.laws:
+        if (arguments.ladder, f"{arguments.reach:.0e}", number) not in done and time.monotonic() < deadline:
             append(arguments.rows, forecast(law(number), arguments))
     return 0
+
+
+def numbers(text: str) -> list[int]:
+    """12-31 or 12,15."""
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last) + 1)) if last else [int(word) for word in text.split(",")]
 
 
 def forecast(one: Law, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +135,7 @@ def forecast(one: Law, arguments: argparse.Namespace) -> dict[str, Any]:
     if family.exit_code:
         raise SystemExit(f"Runs of law {one.number} failed; the same command goes on.")
     compute = arguments.reach * max(float(budget) for budget in budgets)
-    written = read_predictions(outputs)
+    written = [one for one in read_predictions(outputs) if 0.9 < one.compute / compute < 1.1]
     if written:
         prediction = written[-1]
     else:
@@ -133,8 +146,8 @@ def forecast(one: Law, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     (verdict,) = function_of("verify")([*at, f"prediction={prediction.id}"])
     cost = time.process_time() - start
-    return one._asdict() | {
-        "ladder": arguments.ladder, "law": one.number, "runs": len(prediction.runs), "reach": f"{prediction.reach:.3g}",
+    return one._asdict() | kinds(verdict.parts) | {
+        "ladder": arguments.ladder, "law": one.number, "runs": len(prediction.runs), "reach": f"{arguments.reach:g}",
         "params": f"{prediction.params:.0f}", "tokens": f"{prediction.tokens:.0f}",
         "compute": f"{prediction.compute:.4g}",
         "predicted": f"{prediction.loss:.5f}", "low50": f"{prediction.interval50[0]:.5f}",
@@ -143,6 +156,18 @@ def forecast(one: Law, arguments: argparse.Namespace) -> dict[str, Any]:
         "prediction": prediction.digest, "written": prediction.created, "seconds": f"{cost:.0f}",
         "commit": commit(), "cpu": processor_name(),
     }  # fmt: skip
+
+
+def kinds(parts: Any) -> dict[str, str]:
+    """Of a verdict's parts, the loss of new tokens, misses and hits, predicted and observed."""
+    row = {}
+    for part in parts:
+        kind, _, of_tokens = part.name.partition(" ")
+        if of_tokens == "tokens":
+            values = (part.predicted, *part.interval90, part.observed)
+            names = ("predicted", "low90", "high90", "observed")
+            row |= {f"{kind}_{name}": f"{value:.5f}" for name, value in zip(names, values, strict=True)}
+    return row
 
 
 def share_artifacts(shared: Path, outputs: Path) -> None:
@@ -181,17 +206,16 @@ def report_all(rows: list[dict[str, str]]) -> int:
     if not rows:
         print("There are no rows yet: python benchmarks/forecast_record.py train")
         return 1
-    rows = sorted(rows, key=lambda row: (-list(LADDERS).index(row["ladder"]), int(row["law"])))
-    for ladder in reversed(LADDERS):
-        if some := [row for row in rows if row["ladder"] == ladder]:
-            print(f"\n{ladder}")
-            report(some)
+    rows = sorted(rows, key=lambda row: (-list(LADDERS).index(row["ladder"]), float(row["reach"]), int(row["law"])))
+    for _, some in groupby(rows, key=lambda row: (row["ladder"], row["reach"])):
+        report(list(some))
     draw(rows)
     return 0
 
 
 def report(rows: list[dict[str, str]]) -> None:
-    """Prints errors, bias, coverage, PIT and sharpness of one ladder's laws."""
+    """Prints errors, bias, coverage, PIT and sharpness of one ladder's laws at one reach."""
+    print(f"\n{rows[0]['ladder']}")
     column = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS[11:17]}
     error = np.log(column["observed"] / column["predicted"])
     pit = transform(column)
@@ -218,6 +242,17 @@ def report(rows: list[dict[str, str]]) -> None:
             f"median half width {width / 2:.2%}"
         )
     print("PIT in fifths:", *np.histogram(pit, 5, (0, 1))[0])
+    for kind in ("new", "miss", "hit"):
+        if known := [row for row in rows if row[f"{kind}_observed"]]:
+            predicted, low, high, observed = (
+                np.array([float(row[f"{kind}_{name}"]) for row in known])
+                for name in ("predicted", "low90", "high90", "observed")
+            )
+            errors, inside = np.log(observed / predicted), int(np.sum((low <= observed) & (observed <= high)))
+            print(
+                f"{kind} tokens: median error {np.median(np.abs(errors)):.2%}, bias {errors.mean():+.2%}, "
+                f"inside 90%: {inside} of {len(known)}"
+            )
 
 
 def transform(column: dict[str, np.ndarray]) -> np.ndarray:
@@ -250,7 +285,8 @@ def draw(rows: list[dict[str, str]]) -> None:
     from maquette.reports.figures import COLORS, name_rows, new_figure, save_figure
 
     column = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS[11:17]}
-    error, ladders = 100 * np.log(column["observed"] / column["predicted"]), [row["ladder"] for row in rows]
+    error = 100 * np.log(column["observed"] / column["predicted"])
+    ladders = [f"{row['ladder']}, {float(row['reach']):.0f}x" for row in rows]
     figure, (left, right) = new_figure(1, 2, width=5.2, height=0.6 + 0.26 * max(len(rows), 8))
     for place in range(len(rows)):
         for level, width in ((90, 1.5), (50, 4.0)):
@@ -260,7 +296,10 @@ def draw(rows: list[dict[str, str]]) -> None:
             left.plot(ends, [place, place], color=COLORS[0], linewidth=width, alpha=0.7)
     left.plot(error, range(len(rows)), "o", color=COLORS[1], markersize=5)
     left.axvline(0, color="0.5", linewidth=0.8)
-    name_rows(left, [f"{row['ladder']}: {row['part']}, {row['model']}, {row['context']}" for row in rows])
+    words = [
+        f"{name}: {row['part']}, {row['model']}, {row['context']}" for name, row in zip(ladders, rows, strict=True)
+    ]
+    name_rows(left, words)
     left.set(xlabel="% of the predicted loss", title=f"Observed, and intervals (50%, 90%), {len(rows)} laws")
     pits = [transform({name: values[np.array(ladders) == one] for name, values in column.items()})
             for one in dict.fromkeys(ladders)]  # fmt: skip

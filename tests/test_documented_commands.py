@@ -133,6 +133,23 @@ def type_in(block: str) -> None:
             assert not done.value.code, line
 
 
+def test_the_course_shows_what_its_commands_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The blocks of docs/course.md that stand below a command: every line of them, whatever the width of a terminal."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(maquette [^\n]*)\n```\n\n```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 4
+    for command, shown in blocks:
+        with pytest.raises(SystemExit) as done:
+            cli.main(shlex.split(command.replace("=notebooks/", f"={ROOT}/notebooks/"))[1:])
+        assert not done.value.code, command
+        printed = " ".join(re.sub(r"[─-╿]", " ", capsys.readouterr().out).split())
+        for line in shown.splitlines():
+            assert " ".join(line.split()) in printed, (command, line)
+
+
 @pytest.mark.slow(reason="some ten commands of a page, training included")
 @pytest.mark.parametrize("name", ["own_text", "own_data", "own_preferences"])
 def test_a_tutorial_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ PHRASES: list[tuple[str, str, str]] = [
     (r"\bnothing to do, already\b|\balready made\b", "up to date", ANYWHERE),
     (r"\b(Monitor|Instruments|Told|Interruption|Abandoned)\b|\b[cC]ourse_of\b|(?<=[\[\s:])Course\b(?=[\]:,)])",
      "Lightning's name, or what it is", r"(src|tests|docs|benchmarks)/"),
-    (r"(?<!\bof\s)\bcourses?\b(?! of CS)", "curve, schedule", r"src/maquette|tests/|conf/|notebooks/"),
+    (r"(?<!\bof\s)\bcourses?\b(?! of CS|\.md)", "curve, schedule", r"src/maquette|tests/|conf/|notebooks/"),
     (r"\b(head_width|feed_forward_width|rope_bases?|num_layers)\b|\b(model|config|shape)\.(width|tied)\b",
      "Hugging Face's names", ANYWHERE),
     (r"\btokenizer\.vocabulary\b|\bdata\.context\b|\b_?batch_tokens\b|(?<!training\.)\bmicro_batch\b(?!\.py| import)",

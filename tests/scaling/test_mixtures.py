@@ -6,6 +6,7 @@ from maquette.artifacts.errors import ConfigError
 from maquette.recipe.sweeps import mixture_design
 from maquette.reports import render
 from maquette.scaling import LawError
+from maquette.scaling.fits.mixture_checks import average_seeds, check_size, noise_words, sizes_of
 from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.mixing_law import MixingLaw
@@ -95,7 +96,8 @@ def test_the_optimum_of_a_known_law_is_found_and_beats_what_it_should(result: Mi
 @pytest.mark.slow(reason="fits mixing laws, leaving out each of the runs in turn")
 def test_what_is_reported_has_every_number(result: MixtureFit) -> None:
     facts = mixture_facts(result, 1.5)
-    assert facts["verified"] == 1.5
+    assert facts["verified"] == 1.5 and facts["checks"] == []
+    assert "No mixture was trained with a second seed" in verdict(result, None)
     assert sum(facts["optimum"].values()) == pytest.approx(1, abs=1e-3)
     shown = {"words": verdict(result, 1.5), "figures": {"law": mixture_figure(result, 1.5)}}
     page = render("mixing_law.html.j2", {"result": result, "source": "a sweep", **shown})
@@ -112,3 +114,32 @@ def test_runs_that_do_not_belong_together_are_refused() -> None:
     bare.frame.drop(columns=[c for c in bare.frame if c.startswith("mixture")], inplace=True)
     with pytest.raises(LawError, match=r"no mixture\.weights"):
         fit_mixture(bare)
+
+
+def test_seeds_are_averaged_and_a_second_size_checks_the_order() -> None:
+    """Each mixture twice, 1% apart; at a larger size all losses are a tenth lower, but of the best one."""
+    runs, targets = table(), np.full(3, 1 / 3)
+    weights = np.column_stack([runs.frame[f"mixture.weights.{name}"] for name in ("code", "docs", "legal")])
+    losses = np.column_stack([runs.frame[f"validation/{name}/loss"] for name in ("code", "docs", "legal")])
+    small = average_seeds(np.repeat(weights, 2, axis=0), np.kron(losses, [[1.0], [1.01]]), targets)
+    assert list(small.first) == list(range(0, 48, 2)) and small.losses == pytest.approx(1.005 * losses)
+    assert small.noise == pytest.approx(np.log(1.01) / np.sqrt(2)) and small.freedom == 24
+    assert "differ by 0.70% (standard deviation, 24 degrees of freedom)" in noise_words(small)
+    best = int(losses.mean(axis=1).argmin())
+    turned = 0.9 * losses
+    turned[best] *= 2
+    large = average_seeds(weights[::-1], turned[::-1], targets)
+    check = check_size(small, large, targets, 2e5, 1e6, "a sweep")
+    mean = turned.mean(axis=1)
+    first, second = np.triu_indices(24, 1)
+    counted = np.abs(np.log(mean[first] / mean[second])) > np.log(1.01)
+    wrong = ((first == best) | (second == best)) & counted
+    assert check.mixtures == 24 and check.agreement == pytest.approx(1 - wrong.sum() / counted.sum())
+    assert check.lost == pytest.approx(mean[best] / mean.min() - 1)
+    assert "200,000 parameters" in check.words and noise_words(large).startswith("No mixture was trained")
+
+
+def test_sizes_of_a_table_come_smallest_first() -> None:
+    runs = table()
+    runs.params[::2] *= 4
+    assert [list(rows) for rows in sizes_of(runs)] == [list(range(1, 24, 2)), list(range(0, 24, 2))]

@@ -3,8 +3,9 @@
     maquette train -m +sweep=mixture; maquette fit laws=mixture verify=true
 
 The optimum minimises the mean of the domains' held-out losses, weighted by what they are worth to whoever asks
-(`targets`), within bounds: no domain is read more than `max_epochs` times. The law's form is the one that is the better
-at runs left out in turn, which tells its error too.
+(`targets`), within bounds: no domain is read more than `max_epochs` times. The law's form is the one that is the
+better at runs left out in turn, which tells its error too. Seeds of a mixture are averaged; runs of a larger size
+check that the order of the mixtures holds there (`mixture_checks.py`).
 """
 
 import dataclasses
@@ -18,6 +19,14 @@ from scipy.optimize import brentq
 
 from maquette.artifacts.errors import ConfigError
 from maquette.reports.figures import COLORS, new_figure
+from maquette.scaling.fits.mixture_checks import (
+    SAME,
+    SizeCheck,
+    average_seeds,
+    check_size,
+    noise_words,
+    sizes_of,
+)
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.mixing_law import MixingLaw, MixtureLaw, TransferLaw, fit_mixing_law, fit_transfer_law
 from maquette.scaling.laws.runs import Array, LawError
@@ -26,16 +35,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WEIGHT = re.compile(r"(?:params\.)?mixture\.weights\.(.+)")
-_NEAR = 5e-4  # of a weight: by which the uniform and the proportional mixture are known again
 
 
 @dataclass(frozen=True)
 class MixtureFit:
-    """`weights` (runs, domains), `losses` (runs, domains) held out; `optimum` (domains,) and what the law says of it.
+    """`weights` (runs, domains), `losses` (runs, domains) held out, a row for each mixture of the smallest size;
+    `optimum` (domains,) and what the law says of it.
 
     `targets` (domains,): shares of the domains in the mean loss that counts. `measured`: that mean (runs,). `errors`:
     by the law's form, what it misses a run's mean by that it has not seen, root mean square in nats. `uniform` and
-    `proportional` are rows, None where the sweep has none.
+    `proportional` are rows, None where the sweep has none. `noise`: of a seed, in a sentence; `checks`: larger sizes.
     """
 
     domains: tuple[str, ...]
@@ -49,6 +58,8 @@ class MixtureFit:
     errors: Mapping[str, float]
     uniform: int | None
     proportional: int | None
+    noise: str
+    checks: tuple[SizeCheck, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -87,7 +98,7 @@ def fit_mixture(table: RunTable, *, max_epochs: float = 4.0, targets: Mapping[st
     """Fits the law and solves for its optimum. `targets`: what each domain's held-out loss counts; by default the same.
 
     Raises `ConfigError` for targets that are no domains of the runs, and `LawError` where the runs have no weights, no
-    losses by domain, differ in size or tokens, or are too few.
+    losses by domain, are too few, or differ in size or tokens without having mixtures in common.
     """
     import pandas as pd
 
@@ -98,16 +109,23 @@ def fit_mixture(table: RunTable, *, max_epochs: float = 4.0, targets: Mapping[st
             f"{table.source} has no mixture.weights of two domains with a held-out loss each.",
             "Train a sweep over mixtures: maquette train -m +sweep=mixture.",
         )
-    if np.ptp(np.log(table.params)) > 0.01 or np.ptp(np.log(table.tokens)) > 0.05:
-        raise LawError(
-            f"The runs of {table.source} differ in size or tokens: a mixing law is of one size.",
-            "Name a sweep whose runs differ in their mixture alone.",
-        )
     frame = table.frame
     weights = np.column_stack([pd.to_numeric(frame[columns[name]]).fillna(0.0).to_numpy(float) for name in domains])
     losses = np.column_stack([pd.to_numeric(frame[f"validation/{name}/loss"]).to_numpy(float) for name in domains])
     weights = weights / weights.sum(axis=1, keepdims=True)
-    shares, upper = _shares(domains, targets, table.source), _upper(frame, domains, weights, max_epochs)
+    shares = _shares(domains, targets, table.source)
+    smallest, *larger = sizes_of(table)
+    mixtures = average_seeds(weights[smallest], losses[smallest], shares)
+    checks = tuple(
+        check_size(
+            mixtures, average_seeds(weights[rows], losses[rows], shares), shares,
+            float(table.params[rows[0]]), float(table.tokens[rows[0]]), table.source,
+        )
+        for rows in larger
+    )  # fmt: skip
+    first = smallest[mixtures.first]
+    frame, weights, losses = frame.iloc[first], mixtures.weights, mixtures.losses
+    upper = _upper(frame, domains, weights, max_epochs)
     errors = {form: _left_out_error(form, weights, losses, shares) for form in _FITS}
     known = {form: error for form, error in errors.items() if np.isfinite(error)}
     form = min(known, key=known.__getitem__) if known else MixingLaw.form
@@ -115,13 +133,14 @@ def fit_mixture(table: RunTable, *, max_epochs: float = 4.0, targets: Mapping[st
     optimum = law.optimum(shares, np.zeros(len(domains)), upper)
     uniform = _row(weights, np.full(len(domains), 1 / len(domains)))
     warnings = []
-    if len(table) < 3 * (len(domains) + 1):
+    if len(weights) < 3 * (len(domains) + 1):
         warnings.append(
-            f"{len(table)} runs for a law of {len(domains) + 1} numbers for each domain: more make it surer."
+            f"{len(weights)} mixtures for a law of {len(domains) + 1} numbers for each domain: more make it surer."
         )
+    names = tuple(table.names[row] for row in first)
     return MixtureFit(
-        domains, table.names, weights, losses, law, shares, optimum, upper, errors, uniform,
-        _proportional(frame, domains, weights), tuple(warnings),
+        domains, names, weights, losses, law, shares, optimum, upper, errors, uniform,
+        _proportional(frame, domains, weights), noise_words(mixtures), checks, tuple(warnings),
     )  # fmt: skip
 
 
@@ -162,7 +181,7 @@ def _upper(frame: Any, domains: tuple[str, ...], weights: Array, max_epochs: flo
 
 def _row(weights: Array, wanted: Array) -> int | None:
     distance = np.abs(weights - wanted).max(axis=1)
-    return int(distance.argmin()) if distance.min() <= _NEAR else None
+    return int(distance.argmin()) if distance.min() <= SAME else None
 
 
 def _proportional(frame: Any, domains: tuple[str, ...], weights: Array) -> int | None:
@@ -213,6 +232,7 @@ def verdict(fit: MixtureFit, verified: float | None) -> str:
     for name, row in (("uniform", fit.uniform), ("size-proportional", fit.proportional)):
         if row is not None:
             words += f" The {name} mixture: {fit.measured[row]:.4f}."
+    words = " ".join([words, fit.noise, *(check.words for check in fit.checks)])
     if verified is None:
         return words
     rivals = {"uniform": fit.uniform, "size-proportional": fit.proportional}
@@ -258,6 +278,8 @@ def mixture_facts(fit: MixtureFit, verified: float | None) -> dict[str, Any]:
         "uniform": None if fit.uniform is None else float(fit.measured[fit.uniform]),
         "proportional": None if fit.proportional is None else float(fit.measured[fit.proportional]),
         "verified": verified,
+        "noise": fit.noise,
+        "checks": [check._asdict() for check in fit.checks],
         "warnings": list(fit.warnings),
     }
 
