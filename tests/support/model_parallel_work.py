@@ -28,7 +28,7 @@ CURVES: dict[str, dict[str, Any]] = {
     }},
     "tensor, tied, by muon": {"tensor": 2, "model": {"num_hidden_layers": 1, "tie_word_embeddings": True},
                               "optimizer": "muon", "checkpointing": "block"},
-    "experts": {"experts": 2, "model": EXPERTS | {"num_hidden_layers": 1}, "accumulate": 2, "checkpointing": "block"},
+    "experts": {"experts": 2, "model": EXPERTS | {"num_hidden_layers": 1}, "checkpointing": "block"},
 }  # fmt: skip
 
 
