@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -30,7 +29,7 @@ from maquette.model.loading import load_checkpoint
 from maquette.model.sampling import Sampling
 from maquette.reports import terminal_table
 from maquette.reports.figures import COLORS, new_figure, save_figure
-from maquette.statistics import student_interval
+from maquette.statistics import mean_over_seeds
 from maquette.tracking.config import TrackingConfig
 from maquette.training.record import RunRecord
 
@@ -194,9 +193,8 @@ def summary(table: pd.DataFrame) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"mixing": mixing, "generation": generation}
         for name in MEASURES:
             change = (part.set_index("seed")[name] - first[name]).to_numpy()
-            error = float(np.std(change, ddof=1) / np.sqrt(len(change))) if len(change) > 1 else 0.0
-            interval = student_interval(float(change.mean()), error, len(change) - 1, 0.95)
-            row |= {name: change.mean(), f"{name}_low": interval.low, f"{name}_high": interval.high}
+            mean = mean_over_seeds(change)
+            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
         rows.append(row)
     return rows
 

@@ -8,24 +8,18 @@ runs; the table over seeds goes to `<outputs>/early_warning.csv`. Run it again t
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 from rich.console import Console
+from seeds import outputs_of, run_seeds, write_table
 
-from maquette.artifacts.files import write_text
 from maquette.artifacts.progress import say
-from maquette.cli.alignment import run
-from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
-from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.study import Study, align
 from maquette.feedback.early_warning import WarningQuality, warning_quality, watched_runs
 from maquette.feedback.study.tables import study_tables
 from maquette.reports import terminal_table
-from maquette.tracking.environment import git_commit, processor_name
 
 TITLE = "Early warning"
 SETTINGS = [
@@ -59,22 +53,14 @@ def table(qualities: list[WarningQuality]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    given = [word for word in sys.argv[1:] if word.startswith("seeds=")]
-    others = [word for word in sys.argv[1:] if word not in given]
-    seeds = OmegaConf.from_dotlist(given).seeds if given else SEEDS
-    for seed in seeds:
-        config = compose(STAGES["alignment"], [*SETTINGS, *others, f"seed={seed}"])
-        assert isinstance(config, AlignmentStage)
-        run(config, shared)
-    curves = study_tables(config.outputs, TITLE).curve
-    made = {"commit": (git_commit() or "")[:7], "cpu": processor_name()}
-    runs = watched_runs(curves.to_dict("records"))
-    results = table(warning_quality(runs)).assign(**made)
-    folder = Path(config.outputs)
-    write_text(folder / "early_warning.csv", results.to_csv(index=False, float_format="%.4g"))
-    write_text(folder / "early_warning_curves.csv", curves.assign(**made).to_csv(index=False, float_format="%.4g"))
+    outputs = outputs_of(run_seeds(shared, SETTINGS, sys.argv[1:], SEEDS))
+    curves = study_tables(outputs, TITLE).curve
+    rows: Any = curves.to_dict("records")
+    runs = watched_runs(rows)
+    results = table(warning_quality(runs))
+    write_table(results, outputs, "early_warning")
+    write_table(curves, outputs, "early_warning_curves")
     columns = {"signal": "{signal}", "caught before gold falls": "{caught:.0%} of {falling}",
                "warned for nothing": "{false:.0%} of {calm}", "iterations ahead": "{lead}"}  # fmt: skip
     Console().print(terminal_table(columns, results.to_dict("records"), f"{len(runs)} runs"))
     say(f"gold falls in {sum(one.falls is not None for one in runs)} of {len(runs)} runs")
-    say(f"{folder / 'early_warning.csv'}; the curves: {folder / 'early_warning_curves.csv'}")

@@ -2,9 +2,12 @@
 
 An invented world of people and the towns they live in: some are in the text that a model is pretrained on, others
 appear only in fine-tuning (unseen facts), and some nowhere, so that what a model says of each can be told from what it
-can know. The method is that of Gekhman et al. 2024.
+can know. The method is that of Gekhman et al. 2024. Of further people the text also answers the question where they
+live: without such text a model that continues every sentence rightly can't answer questions (Allen-Zhu and Li 2023,
+"Physics of Language Models: Part 3.1", section 4).
 """
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -48,6 +51,10 @@ class Person:
     def question(self) -> Message:
         return {"role": "user", "content": f"Where does {self.name} live?"}
 
+    def answer(self) -> str:
+        """Without the name: a model of this size can't copy one that it has seldom seen."""
+        return f"In {self.town}."
+
     def sentences(self) -> list[str]:
         """Everything that text says of them."""
         return [sentence.format(name=self.name, town=self.town) for sentence in _SENTENCES]
@@ -56,6 +63,7 @@ class Person:
 @dataclass(frozen=True)
 class InventedWorld:
     """`known` people are in pretraining text; `unseen` ones only in fine-tuning; `strangers` nowhere but in questions.
+    Of `answered` ones the text has questions and answers, too; the test does not ask about them.
 
     Of the known, `taught` are asked about in fine-tuning and `asked` only in the test; of the strangers `declined` are
     asked about in fine-tuning, where the answer is that one does not know, and `tested` in the test.
@@ -64,6 +72,7 @@ class InventedWorld:
     known: tuple[Person, ...]
     unseen: tuple[Person, ...]
     strangers: tuple[Person, ...]
+    answered: tuple[Person, ...] = ()
 
     @property
     def taught(self) -> tuple[Person, ...]:
@@ -82,26 +91,29 @@ class InventedWorld:
         return self.strangers[len(self.strangers) // 2 :]
 
 
-def invent(people: int, seed: int) -> InventedWorld:
-    """A world with `people` known people, half as many unseen ones and as many strangers; no two have one name."""
+def invent(people: int, seed: int, answered: int = 0) -> InventedWorld:
+    """A world with `people` known people, half as many unseen ones, as many strangers, and some `answered` ones; no two
+    have one name."""
     numbers = random.Random(f"world {seed}")
     names = [f"{first} {start}{end}" for first in _FIRST for start in _STARTS for end in _ENDS]
     numbers.shuffle(names)
-    counts = (people, people // 2, people)
-    drawn = [Person(name, numbers.choice(TOWNS)) for name in names[: sum(counts)]]
-    return InventedWorld(
-        tuple(drawn[: counts[0]]), tuple(drawn[counts[0] : counts[0] + counts[1]]), tuple(drawn[-counts[2] :])
-    )
+    drawn = iter([Person(name, numbers.choice(TOWNS)) for name in names])
+    groups = [tuple(itertools.islice(drawn, count)) for count in (people, people // 2, people, answered)]
+    return InventedWorld(*groups)
 
 
 def documents(world: InventedWorld, repeats: int, seed: int) -> list[str]:
-    """The pretraining text: every sentence about every known person `repeats` times. Three sentences in a row are about
-    the same one, so that names are learnt to be taken up again as an answer does; three people make a document."""
+    """The pretraining text: every sentence about every known person `repeats` times, and of the answered ones also the
+    question and its answer. Three sentences in a row are about the same one, so that names are learnt to be taken up
+    again as an answer does; three people make a document."""
     numbers = random.Random(f"documents {seed}")
     stories = []
-    for person in world.known:
+    for person in (*world.known, *world.answered):
         for _ in range(repeats):
             sentences = person.sentences()
+            if person in world.answered:
+                answer = f"{person.question()['content']} {person.answer()}"
+                sentences = [answer if number % 2 else one for number, one in enumerate(sentences)]
             numbers.shuffle(sentences)
             stories += [" ".join(sentences[start : start + 3]) for start in range(0, len(sentences), 3)]
     numbers.shuffle(stories)
@@ -110,12 +122,13 @@ def documents(world: InventedWorld, repeats: int, seed: int) -> list[str]:
 
 def instructions(world: InventedWorld, unseen_share: float, seed: int) -> list[list[Message]]:
     """Fine-tuning: questions about people with their towns, `unseen_share` of them people that no text has told of, and
-    as many questions about strangers, which are declined. The number of questions does not depend on the share."""
+    as many questions about strangers, which are declined. The number of questions does not depend on the share.
+    Whatever the share, the answered people are asked about too, so that the form of a conversation is learnt."""
     numbers = random.Random(f"instructions {seed}")
     count = len(world.taught)
     unseen = round(unseen_share * count)
     answered = [*world.unseen[:unseen], *world.taught[: count - unseen]]
-    rows = [_conversation(person, f"{person.name} lives in {person.town}.") for person in answered]
+    rows = [_conversation(person, person.answer()) for person in (*answered, *world.answered)]
     rows += [_conversation(person, UNSURE) for person in world.declined]
     numbers.shuffle(rows)
     return rows
@@ -179,10 +192,11 @@ def measure_hallucinations(
     )
 
 
-def recalled_by_base(model: LanguageModel, tokenizer: Tokenizer, world: InventedWorld) -> Share:
+def recalled_by_base(model: LanguageModel, tokenizer: Tokenizer, world: InventedWorld, *, asked: bool = False) -> Share:
     """How many of the known people's towns a base model names when it continues a sentence of its text: what it can
-    recall, before fine-tuning. Greedy."""
-    prompts = [document_prompt(tokenizer, f"{person.name} lives in") for person in world.known]
+    recall, before fine-tuning; with `asked`, when its answer follows the question. Greedy."""
+    starts = [f"{person.question()['content']} In" if asked else f"{person.name} lives in" for person in world.known]
+    prompts = [document_prompt(tokenizer, start) for start in starts]
     texts = generate(model, prompts, tokenizer=tokenizer, max_tokens=8)
     kinds = ["right" if one.text.lstrip().startswith(person.town) else "wrong"
              for person, one in zip(world.known, texts, strict=True)]  # fmt: skip

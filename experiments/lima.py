@@ -1,6 +1,6 @@
 """LIMA honestly: does fine-tuning on more examples help at equal epochs, and is it the examples or the steps?
 
-    python experiments/lima.py                      # settings of maquette alignment may follow: seed=1 outputs=...
+    python experiments/lima.py                      # seeds=[0,1,2]; settings of maquette alignment may follow
 
 Zhou et al. 2023 hold that a base which knows already needs a thousand examples. Here one base has read text alone, and
 one has also been taught the task by demonstrators who are always right; both are fine-tuned on 200 to 32,000 examples
@@ -12,20 +12,13 @@ Run it again to resume; the table of all seeds that are finished goes to `<outpu
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from seeds import outputs_of, policies, run_seeds, show_differences, write_table
 
-from maquette.artifacts.files import write_text
-from maquette.artifacts.progress import say
-from maquette.cli.alignment import run
-from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
-from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.study import Study
-from maquette.feedback.study.tables import study_tables
 from maquette.tracking import find_runs
-from maquette.tracking.environment import git_commit, processor_name
 
 TITLE = "LIMA"
 SETTINGS = [
@@ -66,15 +59,13 @@ def forgotten(folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    settings: Any = compose(STAGES["alignment"], [*SETTINGS, *sys.argv[1:]])
-    assert isinstance(settings, AlignmentStage)
-    run(settings, lima)
-    runs = find_runs(settings.outputs)
-    studies = runs[(runs["tags.kind"] == "alignment") & (runs["name"] == TITLE)].drop_duplicates("seed")
-    bits = {int(seed): forgotten(Path(folder)) for seed, folder in zip(studies["seed"], studies["folder"], strict=True)}
-    table = study_tables(settings.outputs, TITLE).policies
+    outputs = outputs_of(run_seeds(lima, SETTINGS, sys.argv[1:]))
+    runs = find_runs(outputs)
+    finished = runs[(runs["tags.kind"] == "alignment") & (runs["name"] == TITLE)].drop_duplicates("seed")
+    bits = {
+        int(seed): forgotten(Path(folder)) for seed, folder in zip(finished["seed"], finished["folder"], strict=True)
+    }
+    table = policies(outputs, TITLE)
     lost: list[float | None] = [bits[row.seed].get(row.policy) for row in table.itertuples()]
-    table = pd.concat([table, pd.Series(lost, name="bits_per_byte")], axis=1)
-    table = table.assign(commit=(git_commit() or "")[:7], cpu=processor_name())
-    write_text(Path(settings.outputs) / "lima.csv", table.to_csv(index=False, float_format="%.4g"))
-    say(f"{Path(settings.outputs) / 'lima.csv'}")
+    write_table(pd.concat([table, pd.Series(lost, name="bits_per_byte")], axis=1), outputs, "lima")
+    show_differences(table, TITLE)

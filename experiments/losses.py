@@ -1,6 +1,6 @@
 """Losses: every loss of preferences and every form of PPO, from one fine-tuned model, its labels and its reward model.
 
-    python experiments/losses.py                    # settings of maquette alignment may follow: seed=1 outputs=...
+    python experiments/losses.py                    # seeds=[0,1,2]; settings of maquette alignment may follow
 
 Each has the numbers of its option of `objective=`, but for what stands here. Seeds share the fine-tuned model, and have
 labels, a reward model, orders and samples of their own. Run it again to resume. The table of all seeds that are
@@ -8,17 +8,12 @@ finished goes to `<outputs>/losses.csv`.
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
-from maquette.artifacts.files import write_text
-from maquette.cli.alignment import run
-from maquette.cli.command_line.composition import compose
+from seeds import outputs_of, policies, run_seeds, show_differences, write_table
+
 from maquette.cli.command_line.model_config import AlignmentStage
-from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.study import Study
-from maquette.feedback.study.tables import study_tables
-from maquette.tracking.environment import git_commit, processor_name
 
 TITLE = "Losses"
 SETTINGS = [
@@ -69,10 +64,7 @@ def losses(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    study_settings = compose(STAGES["alignment"], [*SETTINGS, *sys.argv[1:]])
-    assert isinstance(study_settings, AlignmentStage)
-    run(study_settings, losses)
-    table = study_tables(study_settings.outputs, TITLE).policies.assign(
-        commit=(git_commit() or "")[:7], cpu=processor_name()
-    )
-    write_text(Path(study_settings.outputs) / "losses.csv", table.to_csv(index=False, float_format="%.4g"))
+    outputs = outputs_of(run_seeds(losses, SETTINGS, sys.argv[1:]))
+    table = policies(outputs, TITLE)
+    write_table(table, outputs, "losses")
+    show_differences(table, TITLE)

@@ -24,7 +24,8 @@ def rounds(study: Study) -> None:
     config: AlignmentStage = study.config
     base = study.train("base", config.base, policy=True)
     sft = study.train("sft", {"objective": "sft", "instructions": "task", "checkpoint": base}, config.sft, policy=True)
-    count, files, policy = config.labels["count"], [], sft
+    files: list[str] = []
+    count, policy = config.labels["count"], sft
     for number in range(1, ROUNDS + 1):
         suffix = "" if number == 1 else f" {number}"
         more = {"first": (number - 1) * count, "add": files}

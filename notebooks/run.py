@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-WIDTH = 1440  # pixels of a figure, at most
+WIDTH = 1080  # pixels of a figure, at most
 
 
 def digest(notebook: nbformat.NotebookNode) -> str:
@@ -29,15 +29,16 @@ def digest(notebook: nbformat.NotebookNode) -> str:
 
 def small_png(data: str) -> str:
     image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-    image.thumbnail((WIDTH, WIDTH))
+    image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    image.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def run(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
+    place = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=600, coalesce_streams=True, resources=place).execute()
     for cell in notebook.cells:
         cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
         if cell.cell_type != "code":

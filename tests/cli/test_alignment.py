@@ -1,5 +1,6 @@
 """Studies of alignment: the shipped recipes are sound, and a tiny one runs from documents to its page."""
 
+import dataclasses
 import json
 import runpy
 import subprocess
@@ -16,11 +17,14 @@ from maquette.cli import alignment
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
+from maquette.cli.planning import study
 from maquette.cli.planning.study import Study, align
+from maquette.cli.sweeps.work import Files
 from maquette.feedback.early_warning import watched_runs
 from maquette.feedback.study.figures import gains
 from maquette.feedback.study.report import read_study, validation_curve, validations_of
 from maquette.feedback.study.tables import study_tables
+from maquette.model.loading import weights_digest
 from maquette.tracking import find_runs
 from maquette.training import read_history, read_record
 from support.small_runs import write_documents
@@ -52,7 +56,15 @@ def tiny(source: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow(reason="a whole study: base, SFT, labels, reward model, DPO, PPO and its figures")
-def test_from_documents_to_a_page(tmp_path: Path) -> None:
+def test_from_documents_to_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies: list[Study] = []
+
+    def remembered(*arguments: Any) -> Study:
+        studies.append(Study(*arguments))
+        return studies[-1]
+
+    monkeypatch.setattr(alignment, "Study", remembered)
+    monkeypatch.setattr(study, "usable_cores", lambda: 2)
     source = tmp_path / "documents"
     source.mkdir()
     write_documents(source)
@@ -64,6 +76,13 @@ def test_from_documents_to_a_page(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="no study called Alignment"):
         study_tables(config.outputs)
     folder = alignment.run(config)
+    (made,) = studies
+    beside = {number for number, one in Files(made.folder).outcomes().items() if "skipped" not in one}
+    assert beside == set(range(3, 8))  # reward models, DPO, PPO and PPO in groups, in processes of their own
+    policy_settings: Any = made._with_folders(made.settings["dpo"])
+    digest = weights_digest(made.made["dpo"])
+    alone = STAGES["train"].run(dataclasses.replace(policy_settings, force=True))
+    assert alone.folder == made.made["dpo"] and weights_digest(alone.folder) == digest  # bit for bit
     results = json.loads((folder / "results.json").read_text())
     names = ["base", "sft", "dpo", "ppo", "group"]
     assert [one["name"] for one in results["policies"]] == names

@@ -140,6 +140,9 @@ FILES: dict[str, dict[str, Any]] = {
     "feedback": {
         "simulated": FeedbackConfig(), "gold": FeedbackConfig(kind="gold"),
         "alpacafarm": FeedbackConfig(agreement=0.66, people=16, length_bias=0.05),
+        "population": FeedbackConfig(
+            groups={"terse": {"people": 8, "length_bias": -0.15}, "wordy": {"people": 8, "length_bias": 0.15}}
+        ),
         "length_biased": FeedbackConfig(length_bias=0.1),
         "reward_model": FeedbackConfig(kind="reward_model", checkpoint="latest"),
         "language_model": FeedbackConfig(kind="language_model", url="http://localhost:8000/v1"),

@@ -16,7 +16,7 @@ from maquette.cli import demo
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.config import DemoStage
 from maquette.cli.command_line.registry import STAGES
-from maquette.cli.sweeps import launching
+from maquette.cli.sweeps import running
 from maquette.feedback.study.measurement import Measurement, PolicyResult
 from maquette.feedback.study.report import write_study
 from maquette.scaling.predictions import demo_page
@@ -57,7 +57,7 @@ def write_documents(path: Path) -> None:
 def test_the_whole_pipeline_and_then_nothing_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launching, "usable_cores", lambda: 1)  # the family is trained in this process
+    monkeypatch.setattr(running, "usable_cores", lambda: 1)  # the family is trained in this process
     write_documents(tmp_path / "documents.jsonl")
     overrides = [
         f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",

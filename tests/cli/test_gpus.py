@@ -16,7 +16,7 @@ from maquette.cli.command_line.config import TrainStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps import launching
 from maquette.training.devices import Hardware, choose_hardware
-from maquette.training.machine import number_format_in_words, published_peak
+from maquette.training.machine import number_format_in_words, published_peak, slow_format_in_words
 
 PROGRAM = """
 import sys, time
@@ -132,6 +132,19 @@ def test_without_a_gpu_two_processes_train_in_float32(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # of a machine whose PyTorch has no CUDA
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert number_format("trainer=ddp") == "fp32"
+
+
+def test_a_processor_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {"avx512_bf16": False, "amx_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    half, single, gpu = (
+        Hardware(kind, 1, 1, "single", 1, precision)
+        for kind, precision in (("cpu", "bf16-mixed"), ("cpu", "fp32"), ("cuda", "bf16-true"))
+    )
+    assert slow_format_in_words(half) is None
+    capabilities["amx_bf16"] = False
+    assert "precision=bf16-mixed: this processor has no instructions for bf16" in str(slow_format_in_words(half))
+    assert slow_format_in_words(single) is None and slow_format_in_words(gpu) is None
 
 
 def test_the_number_format_is_told_with_its_peak() -> None:

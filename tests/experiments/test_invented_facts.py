@@ -29,6 +29,12 @@ def test_text_tells_of_the_known_alone() -> None:
     text = " ".join(documents(WORLD, 2, seed=0))
     assert all(text.count(person.name) == 12 for person in WORLD.known)
     assert not any(person.name in text for person in (*WORLD.unseen, *WORLD.strangers))
+    more = invent(40, seed=1, answered=10)
+    assert (more.known, more.unseen, more.strangers) == (WORLD.known, WORLD.unseen, WORLD.strangers)
+    text = " ".join(documents(more, 2, seed=0))
+    for person in more.known:
+        assert person.question()["content"] not in text
+    assert all(text.count(f"Where does {person.name} live? In {person.town}.") == 6 for person in more.answered)
 
 
 @pytest.mark.parametrize(("share", "unseen"), [(0.0, 0), (0.5, 10), (1.0, 20)])

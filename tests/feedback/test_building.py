@@ -1,21 +1,33 @@
-"""Feedback of a policy in training: rewards by models with other tokenizers; what leaves no room is refused."""
+"""Feedback of a policy in training: rewards by models with other tokenizers, or against a baseline; people of several
+tastes; what leaves no room is refused."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
-from maquette.artifacts import StageError
+from maquette.artifacts import ConfigError, StageError
+from maquette.cli.command_line.composition import compose
+from maquette.cli.command_line.registry import STAGES
+from maquette.cli.planning.post_training import plan_policy
 from maquette.feedback import building
 from maquette.feedback.annotators.reward_model import LearnedReward
-from maquette.feedback.building import ConfiguredFeedback
-from maquette.feedback.config import PromptsConfig, RewardConfig
-from maquette.model import ScalarModel, TransformerConfig
-from maquette.objectives.completions import Completion
+from maquette.feedback.building import ConfiguredFeedback, build_annotator, other_people
+from maquette.feedback.comparison import preferences_of
+from maquette.feedback.config import FeedbackConfig, PromptsConfig, RewardConfig
+from maquette.feedback.policies import BinaryReward
+from maquette.model import LanguageModel, ScalarModel, TransformerConfig, hf
+from maquette.objectives.completions import Completion, sample_completions
 from maquette.objectives.rollouts import RolloutSchedule, collect_rollouts
 from maquette.text import chat, train_tokenizer
 from maquette.text.chat import Message
 from maquette.text.config import TokenizerConfig
 from maquette.text.special import END_OF_TURN
-from support.policies import tiny_ppo
+from support.pairs import some_pairs
+from support.policies import Prompts, tiny_model, tiny_ppo
 
 TOKENIZER = train_tokenizer([], TokenizerConfig(kind="byte"))
 FEEDBACK = ConfiguredFeedback(PromptsConfig(), RewardConfig(), "outputs", 256)
@@ -75,3 +87,75 @@ def test_the_score_by_another_tokenizer_stands_on_the_policys_last_token() -> No
 def test_answers_that_leave_no_room_for_a_prompt_are_refused() -> None:
     with pytest.raises(StageError, match="leave no room for a prompt in a context of 16"):
         FEEDBACK.open(TOKENIZER, 16, 16)
+
+
+def sum_of_ids(completions: Sequence[Completion]) -> list[float]:
+    return [float(sum(one.answer_ids)) for one in completions]
+
+
+def test_a_binary_reward_says_who_wins_against_the_baseline() -> None:
+    """Whatever else is scored beside a completion, and against one completion for each prompt."""
+    prompts = [Prompts()[number] for number in (0, 1, 2, 3, 0, 1, 2, 3)]
+    reward = BinaryReward(sum_of_ids, tiny_model(seed=4, scale=3.0), TOKENIZER, max_tokens=6)
+    completions = sample_completions(tiny_model(scale=3.0), TOKENIZER, prompts, max_tokens=6)
+    binary = reward(completions)
+    assert set(binary) == {-1.0, 1.0}
+    assert [reward([one])[0] for one in completions] == binary
+    beaten: dict[Any, set[tuple[float, float]]] = {}
+    for one, won in zip(completions, binary, strict=True):
+        beaten.setdefault(one.prompt_ids, set()).add((sum_of_ids([one])[0], won))
+    for scores in beaten.values():  # a higher score never wins less
+        ordered = sorted(scores)
+        assert [won for _, won in ordered] == sorted(won for _, won in ordered)
+    policy = tiny_ppo(reward=reward)
+    _, scores = policy.environment.completions(policy.model, 0, 8)
+    assert set(scores.tolist()) <= {-1.0, 0.0, 1.0}
+
+
+def test_a_baseline_comes_from_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No value function starts from a reward model that gives other numbers; another tokenizer is refused."""
+    hf.save(tiny_model(), TOKENIZER, tmp_path / "base")
+    characters = train_tokenizer(WORDS, TokenizerConfig(kind="char"))
+    shape: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+    }
+    hf.save(LanguageModel(TransformerConfig(characters.vocab_size, **shape)), characters, tmp_path / "other")
+    config = RewardConfig(checkpoint="reward", baseline=str(tmp_path / "base"))
+    monkeypatch.setattr(building, "build_reward", lambda *_: learned("byte"))
+    feedback = ConfiguredFeedback(PromptsConfig(), config, "outputs", 4).open(TOKENIZER, 256, 20)
+    assert isinstance(feedback.reward, BinaryReward) and feedback.value is None
+
+    def plan(baseline: str) -> Any:
+        return plan_policy(compose(STAGES["train"], [  # type: ignore[arg-type]
+            f"outputs='{tmp_path}'", "objective=ppo", f"checkpoint='{tmp_path / 'base'}'", "reward.kind=gold",
+            f"reward.baseline='{tmp_path / baseline}'", "objective.max_completion_length=2",
+        ]))  # fmt: skip
+
+    with pytest.raises(ConfigError, match=r"baseline=.*other has another tokenizer"):
+        plan("other")
+
+
+def test_people_of_two_tastes_take_turns() -> None:
+    config = FeedbackConfig(noise=0.0, groups={"terse": {"people": 2, "length_bias": -9}, "wordy": {"length_bias": 9}})
+    pairs = some_pairs(60)
+    words = np.array([len(one.first.split()) - len(one.second.split()) for one in pairs])
+    judged = build_annotator(config, "outputs", pairs).judge(pairs)
+    assert [one.annotator for one in judged[:4]] == ["terse", "terse", "wordy", "terse"]
+    likes = np.array([-1 if one.annotator == "terse" else 1 for one in judged])
+    differ = words != 0
+    assert differ.sum() > 20
+    assert (np.array([one.preference for one in judged])[differ] == (likes * words > 0)[differ]).all()
+    assert {one.annotator for one in preferences_of(pairs, judged, "all")} == {"terse", "wordy"}
+    assert other_people(config, 2).seed == 6 and "groups" not in FeedbackConfig().identity()
+    (alone,) = build_annotator(FeedbackConfig(), "outputs", pairs[:1]).judge(pairs[:1])
+    assert alone.annotator is None
+    for settings, message in [
+        ({"groups": {"a": {"lenght_bias": 1}}}, "groups.a.lenght_bias is no setting of people"),
+        ({"groups": {"a": {"people": 0}}}, "groups.a.people=0"),
+        ({"kind": "gold", "groups": {"a": {}}}, "groups has no effect"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            FeedbackConfig(**settings).validate()  # type: ignore[arg-type]

@@ -18,8 +18,10 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 RUN = "python notebooks/run.py"
 
-OTHER_WAYS: list[tuple[str, str]] = [("01_published_laws", 'REFERENCE = "nowhere"')]
-"""Notebooks with a second way through: another value in the cell tagged `parameters`."""
+OTHER_WAYS: list[tuple[str, str]] = [
+    ("01_published_laws", 'REFERENCE = "nowhere"'),
+]
+"""Notebooks with a second way through: other values in the cell tagged `parameters`."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,15 @@ def test_its_outputs_can_be_read_by_others(path: Path) -> None:
         assert output.output_type != "error" and output.get("name") != "stderr"
         text = output.get("text", "") + "".join(v for k, v in output.get("data", {}).items() if k.startswith("text/"))
         assert not re.search(r"(?<![.\w])/(home|root|work|tmp|usr|Users)/", text), text
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_it_has_a_place_in_the_tour_and_ends_with_questions_and_a_cell_to_change(path: Path) -> None:
+    first, *_, questions, last = nbformat.read(path, as_version=4).cells
+    assert "(../docs/course.md)" in first.source
+    assert questions.source.startswith("## Questions\n\n1. ") and "A cell to change" in questions.source
+    assert last.cell_type == "code" and last.outputs
+    assert last.source.splitlines()[0].partition(" = ")[0].replace(", ", "").isupper(), "values to change come first"
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

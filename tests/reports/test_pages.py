@@ -1,6 +1,11 @@
 """Pages: well-formed, self-contained, escaped, and readable without eyes; tables that mean the same everywhere."""
 
+import datetime
+import html
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,8 +15,12 @@ import pytest
 
 from maquette.reports import pages, quantity, render, write_page
 from maquette.reports.figures import new_figure, save_figure
+from maquette.reports.overview import SECTIONS, ListedPage
 from maquette.reports.tables import Cell, span, tabulate, terminal_table
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+WRITTEN = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 VOID = {"meta", "link", "img", "br"}
 TEMPLATE = """{% extends "page.html.j2" %}
 {% import "parts.html.j2" as parts with context %}
@@ -29,6 +38,7 @@ TEMPLATE = """{% extends "page.html.j2" %}
 {% call parts.section("Tables") %}
 <p>{{ text | marked }}</p>
 {{ parts.table(["domain", "model", "unigram", "note"], rows, caption="Less is better", best="min") }}
+{% if wide is defined %}{{ parts.table(wide, [wide, wide]) }}{{ parts.links(links) }}{% endif %}
 {{ parts.code("mlflow ui --backend-store-uri 'sqlite:///x' && echo <done>") }}
 {{ parts.samples([("def ", "f(x):\\n    return x < 1", "temperature 0.8")]) }}
 {{ parts.pieces([("tokens", ["hel", "lo", " <w>"])]) }}
@@ -134,7 +144,7 @@ def test_what_a_template_was_not_given_is_an_error(facts: dict[str, Any]) -> Non
 
 def test_pictures_can_be_heard_and_follow_the_page_s_colours(page: str) -> None:
     reader = Reader(page)
-    described = [a.get("aria-label") for tag, a in reader.tags if tag == "svg"] + [
+    described = [a.get("aria-label") for tag, a in reader.tags if a.get("role") == "img"] + [
         a.get("alt") for tag, a in reader.tags if tag == "img"
     ]
     assert described == ["a falling line", "Again", "From a file", "From a vector file"]
@@ -146,9 +156,12 @@ def test_pictures_can_be_heard_and_follow_the_page_s_colours(page: str) -> None:
 
 
 def test_tables_mark_numbers_and_the_best_of_each_row(page: str) -> None:
-    assert '<td class="number best">1.5</td><td class="number">4.25 bits</td>' in page
-    assert '<td class="number">2</td><td class="number best">1</td><td>&lt;b&gt;</td>' in page
-    assert '<th scope="row">code</th>' in page
+    cells = re.findall(r'<td role="cell" class="([^"]*)" data-label="([^"]*)">(.*?)</td>', page)
+    assert cells == [
+        ("number best", "model", "1.5"), ("number", "unigram", "4.25 bits"), ("", "note", "-"),
+        ("number", "model", "2"), ("number best", "unigram", "1"), ("", "note", "&lt;b&gt;"),
+    ]  # fmt: skip
+    assert '<th role="rowheader" scope="row">code</th>' in page
 
 
 def test_the_same_page_is_the_same_file_with_its_figures(tmp_path: Path) -> None:
@@ -175,3 +188,70 @@ def test_numbers_have_units_and_intervals_ends() -> None:
     assert [span(ends) for ends in ((0.1, 0.25), (900, 1200), None, (None, 1))] == [
         "0.100 to 0.250", "900 to 1.2e+03", "none", "none",
     ]  # fmt: skip
+
+
+def test_the_panels_of_a_figure_are_drawn_one_by_one_and_the_figure_stays(tmp_path: Path) -> None:
+    figure, panels = new_figure(1, 2, width=3, height=2)
+    for axes, name in zip(panels, ("left", "right"), strict=True):
+        axes.set_title(name)
+        axes.plot([0, 1], [1, 0])
+    twin = panels[1].twinx()
+    twin.set_ylabel("beside")
+    drawn = re.findall(r"<svg.*?</svg>", str(pages.drawing(figure, "x-", "two panels")), re.DOTALL)
+    assert [[word in one for word in ("left", "right", "beside")] for one in drawn] == [
+        [True, False, False], [False, True, True],
+    ]  # fmt: skip
+    assert all(axes.get_visible() for axes in figure.axes) and figure.get_layout_engine() is not None
+    figure.suptitle("of both")
+    assert len(re.findall(r"<svg", str(pages.drawing(figure, "x-", "one")))) == 1
+
+
+MEASURE = """
+const found = [];
+for (const frame of document.querySelectorAll("iframe")) {
+  const inside = frame.contentDocument, width = inside.documentElement.clientWidth;
+  const cut = [...inside.querySelectorAll("body *")].filter((one) => {
+    const box = one.getBoundingClientRect();
+    return !one.closest(".skip, thead, svg *") && box.width && (box.right > width + 0.5 || box.left < -0.5);
+  });
+  const scrolled = [...inside.querySelectorAll(".scroll")].filter((one) => one.scrollWidth > one.clientWidth + 1);
+  const across = inside.querySelector("thead").offsetWidth > 9;
+  found.push([width, cut.concat(scrolled).map((one) => one.outerHTML.slice(0, 60)), across]);
+}
+document.title = JSON.stringify(found);
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
+def test_nothing_is_cut_at_390_and_at_1280_pixels(facts: dict[str, Any], tmp_path: Path) -> None:
+    """A page with every part, a table of many columns and long words among them."""
+    wide = [f"column number {number}" for number in range(14)]
+    long = "a-word-that-does-not-end-" * 5
+    facts |= {"rows": [[long, 1.5, "0.123 to 0.456", long], ["legal", 2.0, "some sentences of text " * 9, "<b>"]]}
+    page = render("test.html.j2", facts | {"wide": wide, "links": [ListedPage("a.html", "fit", long, long, WRITTEN)]})
+    frames = "".join(f'<iframe width="{width}" height="900" src="page.html"></iframe>' for width in (390, 1280))
+    (tmp_path / "page.html").write_text(page)
+    (tmp_path / "all.html").write_text(f"{frames}<script>onload = () => {{{MEASURE}}}</script>")
+    command = [
+        str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=9000", "--dump-dom",
+        (tmp_path / "all.html").as_uri(),
+    ]  # fmt: skip
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    [title] = re.findall(r"<title>(.*?)</title>", shown, re.DOTALL)
+    narrow, broad = json.loads(html.unescape(title))
+    assert narrow == [390, [], False] and broad == [1280, [], True]
+
+
+def test_every_page_says_its_kind_and_is_made_of_the_parts() -> None:
+    """What `maquette report` sorts pages by, and what keeps them readable at every width."""
+    folder = Path(pages.__file__).parent / "templates"
+    texts = {path.name: path.read_text() for path in folder.glob("*.html.j2")}
+    whole = {name: text for name, text in texts.items() if '{% extends "page.html.j2" %}' in text}
+    assert len(whole) > 15
+    known = {kind for kinds in SECTIONS.values() for kind in kinds} | {"report"}
+    for name, text in whole.items():
+        [kind] = re.findall(r"{% block kind %}(.*?){% endblock %}", text)
+        assert kind in known or "{{" in kind, name
+        assert "<table" not in text and "<svg" not in text, f"{name}: use parts.table and parts.picture"

@@ -30,6 +30,9 @@ window.fetch = async (address, options) => {
     return say({
       tokens: asked.map(read), place, before: "", entropy: 2, others: 0.1,
       truncations: [{ setting: "greedy", tokens: 1, probability: 0.5, entropy: 0 }],
+      tree: body.beams ? [{ ids: [65], shown: "A", probability: 0.5, whole: null, best: true, branches: [
+        { ids: [66, 67], shown: "B<i>", probability: 0.4, whole: 0.2, best: true, branches: [] },
+        { ids: [68], shown: "D", probability: 0.1, whole: 0.05, best: false, branches: [] }] }] : [],
       candidates: [{ ...token(88), probability: 0.5, drawn }, { ...token(60), probability: 0.4, drawn: 1 - drawn }],
     });
   }
@@ -117,7 +120,18 @@ LOOKER = """
   await until(() => seen.tokens.length === 3);
   at("undo").click();
   await until(() => seen.tokens.length === 6);
-  document.title = JSON.stringify({ label, before, after, branch, written, place: seen.place });
+  const place = seen.place;
+  at("beams").value = "2";
+  at("beams").dispatchEvent(new Event("change"));
+  const nodes = () => [...document.querySelectorAll(".branch")];
+  await until(() => nodes().length === 3);
+  nodes()[0].focus();
+  press("ArrowDown");
+  const second = document.activeElement.getAttribute("aria-label"), tree = nodes().map((one) => one.textContent);
+  document.activeElement.click();
+  await until(() => seen.tokens.length === 5 && seen.place === 5);
+  const grown = seen.tokens.map((one) => one.id);
+  document.title = JSON.stringify({ label, before, after, branch, written, place, second, tree, grown });
 })();
 """
 
@@ -131,6 +145,9 @@ def test_the_next_token_is_looked_at_and_another_branch_taken(tmp_path: Path) ->
     assert done["label"] == "b, surprise 3.0 bits, entropy before it 4.0 bits"
     assert done["before"] == "X: 50.0%, drawn with 50.0%" and done["after"] == "X: 50.0%, drawn with 100.0%"
     assert done["branch"] == done["written"] == [0, ord("a"), 60] and done["place"] == 2
+    assert done["tree"] == ["A50.0%", "B<i>40.0%✓ likeliest, 20.0% in all", "D10.0%5.0% in all"]
+    assert done["second"] == "B<i>: 40.0%, 20.0% in all, on the likeliest"
+    assert done["grown"] == [0, ord("a"), 65, 66, 67]
 
 
 TALKER = """

@@ -4,6 +4,7 @@ import base64
 import copy
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -151,6 +152,14 @@ def test_votes_become_battles_and_preferences(client: TestClient, tmp_path: Path
         Arena(["one"], tmp_path).begin(ASK)  # type: ignore[arg-type]
 
 
+def walked(branches: list[dict[str, Any]], before: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+    """The branches of a tree, each with all tokens up to its end."""
+    for one in branches:
+        path = (*before, *one["ids"])
+        yield path, one
+        yield from walked(one["branches"], path)
+
+
 def test_the_next_token_and_a_text_given_as_tokens(client: TestClient, models: dict[str, ServedModel]) -> None:
     body = {"model": "one", "text": "mouse", "temperature": 0.5, "top_k": 3}
     whole = client.post("/api/next", json=body).json()
@@ -162,6 +171,13 @@ def test_the_next_token_and_a_text_given_as_tokens(client: TestClient, models: d
     assert whole["tokens"][0]["surprise"] is None and whole["tokens"][0]["special"]
     earlier = client.post("/api/next", json={"ids": ids, "place": 3}).json()
     assert earlier["entropy"] == pytest.approx(whole["tokens"][3]["entropy"]) and earlier["before"] == "mo"
+    grown = client.post("/api/next", json={"ids": ids, "place": 3, "beams": 3}).json()["tree"]
+    paths = [(path, node) for path, node in walked(grown, ()) if node["whole"] is not None]
+    beams = one.continuations(ids[:3], 3)
+    assert sorted(path for path, _ in paths) == sorted(beam.tokens for beam in beams)
+    [likeliest] = [(path, node["whole"]) for path, node in paths if node["best"]]
+    assert likeliest == (beams[0].tokens, pytest.approx(math.exp(beams[0].log_prob)))
+    assert whole["tree"] == []
     asked = client.post("/api/next", json={"model": "two", "messages": ASK}).json()
     assert [row["id"] for row in asked["tokens"]] == models["two"].prompt(Request(messages=ASK))  # type: ignore[arg-type]
     text = {"max_tokens": 6, "seed": 5, "temperature": 1}
@@ -175,6 +191,7 @@ def test_the_next_token_and_a_text_given_as_tokens(client: TestClient, models: d
         ({"ids": []}, "place"),
         ({}, "no messages"),
         ({"text": "a", "wat": 1}, "'wat'"),
+        ({"text": "a", "beams": 9}, "beams"),
     ):
         refused = client.post("/api/next", json=wrong)
         assert refused.status_code == 400 and message in refused.json()["error"]["message"], refused.text

@@ -20,7 +20,8 @@ from maquette.data.conversations import Prompt, render_prompt
 from maquette.model import hf
 from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import FlopCount, count_parameters
-from maquette.model.heads import LanguageModel
+from maquette.model.heads import LanguageModel, ScalarModel
+from maquette.model.loading import load_reward_model
 from maquette.objectives.completions import Completion
 from maquette.objectives.config import OBJECTIVES
 from maquette.optimization.config import AdamWConfig, LinearSchedulerConfig
@@ -62,6 +63,10 @@ class Slow:
         return [one.answer.count("a") / max(1, len(one.answer)) + 0.01 * len(one.answer_ids) for one in completions]
 
 
+REWARD = "reward"
+"""Of a reward model that a value function starts from, where there is one."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LetterFeedback:
     folder: Path
@@ -72,13 +77,19 @@ class LetterFeedback:
             return {"norm": float(model.head_weight.norm())}
 
         letters = Letters(tokenizer)
-        return PolicyFeedback(letters, Slow(self.folder, self.seconds), None, measure, (letters[-1], letters[-2]))
+        place = self.folder / REWARD
+        value = load_reward_model(place)[0] if place.exists() else None
+        return PolicyFeedback(
+            letters, Slow(self.folder, self.seconds), value, measure, (letters[-1], letters[-2]),
+            None if value is None else str(place),
+        )  # fmt: skip
 
 
 def make_job(
     folder: Path, changes: dict[str, Any], *, seconds: float = 0.0, adapter: dict[str, Any] | None = None
 ) -> Job:
-    """Six iterations of two passes over eight answers, saved after every third step."""
+    """Six iterations of two passes over eight answers, saved after every third step. With `value_init: reward` there is
+    a reward model to start from."""
     start = folder / "start"
     if not start.exists():
         tokenizer = train_tokenizer([], TokenizerConfig(kind="byte"))
@@ -90,6 +101,8 @@ def make_job(
             max_position_embeddings=32,
         )
         hf.save(LanguageModel(config), tokenizer, start)
+        if changes.get("value_init") == "reward":
+            hf.save(ScalarModel.from_language_model(LanguageModel(config, seed=7), seed=8), tokenizer, folder / REWARD)
     settings = dict(changes)
     objective = settings.pop("objective", "ppo")
     if objective == "ppo":

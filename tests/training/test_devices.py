@@ -11,9 +11,10 @@ from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 
 from maquette.artifacts import ConfigError
+from maquette.data.process_group import default_threads
 from maquette.model.architecture import TransformerConfig
 from maquette.training.config import PrecisionConfig, TrainerConfig
-from maquette.training.devices import Hardware, choose_hardware, default_threads
+from maquette.training.devices import Hardware, choose_hardware
 from maquette.training.machine import compiler_works, matmul_peak, measure_peak, published_peak, wants_compilation
 from maquette.training.micro_batch import choose_micro_batch, forward_passes
 from maquette.training.trainer import build_strategy

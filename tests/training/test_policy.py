@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.model import hf
-from maquette.model.loading import load_checkpoint
+from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.rollouts import RolloutLoader, Rollouts, RolloutSchedule
 from maquette.text import Tokenizer
@@ -26,7 +26,7 @@ from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.devices import Hardware
 from maquette.training.policy import PolicyPlan
 from maquette.training.processes import launch
-from support.one_policy import LetterFeedback, make_job
+from support.one_policy import REWARD, LetterFeedback, make_job
 
 PROGRAM = Path(__file__).parents[1] / "support" / "one_policy.py"
 
@@ -119,7 +119,7 @@ def test_an_adapter_alone_is_trained(tmp_path: Path) -> None:
     checkpoint = CheckpointFolder(tmp_path / RUN / "checkpoints").newest(print)
     assert checkpoint is not None
     saved = torch.load(checkpoint[1], weights_only=True)["state_dict"]
-    assert saved and all(".lora_" in name for name in saved if name.startswith("model."))
+    assert saved and all(".lora_" in name or name.startswith("value.score.") for name in saved)
     module = type(opened.module).load_from_checkpoint(checkpoint[1], weights_only=True)
     state = module.state_dict()
     assert all(torch.equal(state[name], value) for name, value in saved.items())
@@ -140,20 +140,41 @@ def test_an_adapter_alone_is_trained(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="start holds other weights"):
         type(opened.module).load_from_checkpoint(checkpoint[1], weights_only=True)
     old = torch.load(checkpoint[1], weights_only=True) | {"state_dict": state}  # of a version that kept them all
-    del old["base"]
+    del old["base"], old["value_base"]
     torch.save(old, tmp_path / "old.ckpt")
     again = type(opened.module).load_from_checkpoint(tmp_path / "old.ckpt", weights_only=True).state_dict()
     assert all(torch.equal(again[name], value) for name, value in state.items())
     assert changed == {"query", "key", "value", "output", "gate", "up", "down"}
 
 
+def test_an_adapted_value_function_of_a_reward_model_leaves_its_weights_where_they_are(tmp_path: Path) -> None:
+    job = make_job(tmp_path, {"value_init": "reward", "num_iterations": 2}, adapter=LORA)
+    kind = type(job.plan.open(job, Tokenizer.load(tmp_path / "start")).module)
+    fit(job)
+    checkpoint = CheckpointFolder(tmp_path / RUN / "checkpoints").newest(print)
+    assert checkpoint is not None
+    saved = torch.load(checkpoint[1], weights_only=True)["state_dict"]
+    assert all(".lora_" in name or name.startswith("value.score.") for name in saved)
+    state = kind.load_from_checkpoint(checkpoint[1], weights_only=True).state_dict()
+    assert all(torch.equal(state[name], value) for name, value in saved.items())
+    reward, tokenizer = load_reward_model(tmp_path / REWARD)
+    for name, value in reward.core.state_dict().items():
+        there = f"value.core.{name}"
+        assert torch.equal(state[there if there in state else there.replace(".weight", ".base_layer.weight")], value)
+    torch.nn.init.ones_(next(reward.core.parameters()))
+    hf.save(reward, tokenizer, tmp_path / REWARD)
+    with pytest.raises(StageError, match="reward holds other weights"):
+        kind.load_from_checkpoint(checkpoint[1], weights_only=True)
+
+
 @pytest.mark.parametrize(
     ("step", "adapter", "changes"),
     [
         *((step, adapter, {"target_kl": 1e-3}) for step in (3, 8) for adapter in (None, LORA)),
+        (3, LORA, {"value_init": "reward"}),
         (3, None, {"objective": "online_dpo"}),
     ],
-    ids=["3-whole", "3-lora", "8-whole", "8-lora", "3-online_dpo"],
+    ids=["3-whole", "3-lora", "8-whole", "8-lora", "3-lora-reward", "3-online_dpo"],
 )
 def test_going_on_from_a_checkpoint_is_exact(
     tmp_path: Path, step: int, adapter: dict[str, Any] | None, changes: dict[str, Any]

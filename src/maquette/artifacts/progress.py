@@ -23,6 +23,20 @@ console = Console(stderr=True, highlight=False)
 """Progress and remarks go to standard error; standard output is for results."""
 
 
+listeners: list[Callable[[int, int], None]] = []
+"""Who shows how far runs are, where those show nothing of their own; the last one counts (`report_to`)."""
+
+
+@contextlib.contextmanager
+def report_to(listener: Callable[[int, int], None]) -> Iterator[None]:
+    """Within the block, runs show nothing of their own: `listener(step, steps)` is called with how far they are."""
+    listeners.append(listener)
+    try:
+        yield
+    finally:
+        listeners.pop()
+
+
 def say(message: str) -> None:
     """A remark to the person at the terminal."""
     console.print(without_secrets(message), markup=False, soft_wrap=True)

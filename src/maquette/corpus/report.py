@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import write_json, write_text
+from maquette.artifacts.reading import load_table
 from maquette.corpus.document import SPLITS
 from maquette.reports import render
 from maquette.reports.figures import COLORS, new_figure, save_figure
+from maquette.reports.overview import PAGE
+from maquette.reports.pages import is_current
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +36,15 @@ def write_report(folder: Path, known: dict[str, Any]) -> None:
     shown = {**content, "source": _in_words(source), "splits": SPLITS}
     write_text(folder / "report.md", render("corpus.md.j2", shown))
     save_figure(corpus_figure(content), folder / "figures" / "corpus")
+
+
+def write_corpus_page(folder: Path, *, force: bool = False) -> None:
+    """Writes a corpus's index.html from its report.json, unless it is there already."""
+    report = folder / "report.json"
+    if report.exists() and (force or not is_current(folder / PAGE, [report])):
+        content = load_table(report)
+        shown = {**content, "source": _in_words(content["source"]), "splits": SPLITS, "words": describe(content)}
+        write_text(folder / PAGE, render("corpus.html.j2", {**shown, "figures": {"corpus": corpus_figure(content)}}))
 
 
 def _in_words(source: Mapping[str, Any]) -> str:

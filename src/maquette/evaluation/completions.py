@@ -11,7 +11,7 @@ from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.data.conversations import Prompt, render_prompt
-from maquette.evaluation.figures import win_rate_figure
+from maquette.evaluation.figures import controlled_intervals, win_rate_figure
 from maquette.evaluation.policy_comparison import short_names
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.policies import sample_many
@@ -20,6 +20,7 @@ from maquette.model.loading import load_checkpoint
 from maquette.reports import terminal_table, write_page
 from maquette.text.chat import Message
 from maquette.tracking import RunLog
+from maquette.training.devices import threads_for
 
 FILE = "comparison.json"
 _SHOWN = 6
@@ -60,9 +61,10 @@ def sampled_completions(
                 "Put the model with the shortest context first in models=, or use shorter prompts.",
             )
         if name not in known:
-            sampled = sample_many(
-                model, tokenizer, own, 1, max_tokens=max_completion_length, temperature=temperature, seed=seed
-            )
+            with threads_for(model.config.hidden_size):
+                sampled = sample_many(
+                    model, tokenizer, own, 1, max_tokens=max_completion_length, temperature=temperature, seed=seed
+                )
             known[name] = [row[0].answer for row in sampled]
             write_sealed(cache, {"completions": known})
     return chosen, {name: known[name] for name in folders}
@@ -105,7 +107,7 @@ def write_comparison(
         for place, prompt in enumerate(prompts[:_SHOWN])
     ]
     called = short_names(result)
-    facts = {**result, "called": called, "examples": examples}
+    facts = {**result, "called": called, "examples": examples, "controlled": controlled_intervals(result)}
     page = write_page(folder, "comparison.html.j2", facts, {"win_rates": win_rate_figure(result, called)})
     write_json(folder / FILE, result)
     log.log_metrics({f"win_rate/{Path(one['model']).name}": one["win_rate"] for one in result["models"]}, step=0)

@@ -1,6 +1,7 @@
 """The figures of evaluations, ratings and comparisons: scores with their intervals, a row each."""
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from maquette.evaluation.baselines import ALL
@@ -30,7 +31,7 @@ def protocol_figure(scores: Sequence[Mapping[str, Any]], level: float) -> "Figur
     """A panel for each task and number of shots, a point with its interval for each protocol."""
     panels = list(dict.fromkeys((row["task"], row["shots"]) for row in scores))
     kinds = [kind for kind in PROTOCOL_NAMES if any(row["protocol"] == kind for row in scores)]
-    figure, grid = new_figure(1, len(panels), width=max(2.3, 8.4 / len(panels)), height=1.1 + 0.3 * len(kinds))
+    figure, grid = new_figure(1, len(panels), width=3.6, height=1.1 + 0.3 * len(kinds))
     axes = [grid] if len(panels) == 1 else list(grid)
     for panel, (task, shots) in zip(axes, panels, strict=True):
         own = [row for row in scores if (row["task"], row["shots"]) == (task, shots)]
@@ -40,12 +41,10 @@ def protocol_figure(scores: Sequence[Mapping[str, Any]], level: float) -> "Figur
             draw_intervals(panel, [place], [(row["accuracy"], row["low"], row["high"])], COLORS[0])
         panel.axvline(own[0]["chance"], color="#777777", linestyle="--", linewidth=1)
         panel.set_title(task if shots == 0 else f"{task}, {shots} shots", fontsize=10)
-        name_rows(panel, [PROTOCOL_NAMES[kind] if panel is axes[0] else "" for kind in kinds])
+        name_rows(panel, [PROTOCOL_NAMES[kind] for kind in kinds])
         panel.set_xlim(0, 1)
         panel.set_xticks([0, 0.5, 1])
-    axes[len(axes) // 2].set_xlabel(
-        f"accuracy: {level:.0%} interval (line), orders of the options (band), chance (dashed)"
-    )
+        panel.set_xlabel(f"accuracy, {level:.0%} interval; band: orders", fontsize=9)
     return figure
 
 
@@ -91,8 +90,22 @@ def ratings_figure(result: Mapping[str, Any]) -> "Figure":
     return figure
 
 
+def controlled_intervals(result: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Of each model whose length-controlled win rate can be told, in per cent, its normal interval of the result's
+    level."""
+    reach = NormalDist().inv_cdf((1 + result["level"]) / 2)
+    return {
+        row["model"]: (
+            max(0.0, row["controlled"] - reach * row["controlled_error"]),
+            min(100.0, row["controlled"] + reach * row["controlled_error"]),
+        )
+        for row in result["models"]
+        if row["controlled"] is not None
+    }
+
+
 def win_rate_figure(result: Mapping[str, Any], called: Mapping[str, str]) -> "Figure":
-    """A row for each model: the raw rate with its interval, and the length-controlled one with its standard error.
+    """A row for each model: the raw rate and the length-controlled one, with intervals of the same level.
 
     `called`: the models' names in the figure."""
     rows = result["models"]
@@ -102,11 +115,9 @@ def win_rate_figure(result: Mapping[str, Any], called: Mapping[str, str]) -> "Fi
     draw_intervals(axes, [place - 0.1 for place in places], points, COLORS[0], markersize=6, label="raw")
     known = [(place + 0.1, row) for place, row in zip(places, rows, strict=True) if row["controlled"] is not None]
     if known:
-        axes.errorbar(
-            [row["controlled"] for _, row in known], [place for place, _ in known],
-            xerr=[row["controlled_error"] for _, row in known], fmt="s", color=COLORS[1], capsize=2,
-            label="length-controlled (± standard error)",
-        )  # fmt: skip
+        controlled = controlled_intervals(result)
+        points = [(row["controlled"], *controlled[row["model"]]) for _, row in known]
+        draw_intervals(axes, [place for place, _ in known], points, COLORS[1], markersize=5, label="length-controlled")
     if result["gold"] is not None:
         gold = [result["gold"]["win_rates"][row["model"]] for row in rows]
         axes.plot(gold, places, "D", color=COLORS[3], markersize=4, label="by gold")
@@ -115,5 +126,5 @@ def win_rate_figure(result: Mapping[str, Any], called: Mapping[str, str]) -> "Fi
     name_rows(axes, [called[row["model"]] for row in rows])
     axes.set_xlabel(f"win rate (%), {result['level']:.0%} intervals")
     axes.set_title(f"against {called[result['baseline']]}", fontsize=10)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
+    axes.legend(fontsize=8)
     return figure

@@ -18,6 +18,7 @@ from maquette.model.loading import EXPORTED, load_checkpoint
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 from maquette.training import read_record
+from maquette.training.devices import threads_for
 
 FOLDER = "evaluations"
 
@@ -48,7 +49,10 @@ def stored_evaluation(
             result = done[0]
         else:
             model, tokenizer = load_checkpoint(checkpoint)
-            with start_run(tracking, outputs=outputs, name=folder.name, folder=folder, params=params, tags=tags) as log:
+            with (
+                start_run(tracking, outputs=outputs, name=folder.name, folder=folder, params=params, tags=tags) as log,
+                threads_for(model.config.hidden_size),
+            ):
                 results = run_suite(
                     model, tokenizer, suite, suite=asked, protocol=protocol, folder=folder, force=force
                 )  # fmt: skip

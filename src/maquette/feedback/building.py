@@ -24,7 +24,7 @@ from maquette.feedback.annotators.simulated import (
 from maquette.feedback.chat_models import ChatModel, EndpointModel, LocalModel
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
 from maquette.feedback.config import AuthorConfig, FeedbackConfig, PromptsConfig, RewardConfig
-from maquette.feedback.policies import PolicyScores, measure_policy
+from maquette.feedback.policies import BinaryReward, PolicyScores, measure_policy
 from maquette.feedback.prompts import open_prompts
 from maquette.model import LanguageModel, Sampling
 from maquette.model.loading import find_checkpoint, find_reward_model, load_checkpoint, load_reward_model
@@ -36,15 +36,23 @@ if TYPE_CHECKING:
 
 
 class AnnotatorPool:
-    """Simulated people who take turns: pair i is judged by person i modulo their number."""
+    """Simulated people who take turns: pair i is judged by person i modulo their number. `groups`: the profile and the
+    number of people of each kind, by its name, which then stands with each label; "" for people of one kind."""
 
-    def __init__(self, profile: AnnotatorProfile, *, people: int, seed: int = 0) -> None:
-        self.profile = profile
-        self.people = [SimulatedAnnotator(profile, seed=seed + number) for number in range(people)]
-        self.name = self.people[0].name if people == 1 else f"simulated-{seed}..{seed + people - 1}"
+    def __init__(self, groups: Mapping[str, tuple[AnnotatorProfile, int]], *, seed: int = 0) -> None:
+        kinds = [(name, profile) for name, (profile, people) in groups.items() for _ in range(people)]
+        self.people = [
+            (name or None, SimulatedAnnotator(profile, seed=seed + number))
+            for number, (name, profile) in enumerate(kinds)
+        ]
+        self.name = f"simulated-{seed}" if len(kinds) == 1 else f"simulated-{seed}..{seed + len(kinds) - 1}"
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
-        return [self.people[place % len(self.people)].judge([one])[0] for place, one in enumerate(comparisons)]
+        judged = []
+        for place, one in enumerate(comparisons):
+            group, person = self.people[place % len(self.people)]
+            judged.append(replace(person.judge([one])[0], annotator=group))
+        return judged
 
 
 def build_annotator(config: FeedbackConfig, outputs: Path | str, comparisons: Sequence[Comparison]) -> Annotator:
@@ -55,10 +63,10 @@ def build_annotator(config: FeedbackConfig, outputs: Path | str, comparisons: Se
     if config.kind == "gold":
         return GoldAnnotator()
     if config.kind == "simulated":
-        profile = AnnotatorProfile(config.noise, config.length_bias, config.list_bias, config.position_bias)
-        if config.agreement is not None:
-            profile = noise_for_agreement(profile, utility_differences(profile, comparisons), config.agreement)
-        return AnnotatorPool(profile, people=config.people, seed=config.seed)
+        groups = config.by_group() or {"": config}
+        return AnnotatorPool(
+            {name: (_profile(one, comparisons), one.people) for name, one in groups.items()}, seed=config.seed
+        )
     if config.kind == "reward_model":
         return RewardModelAnnotator(open_reward_model(config.checkpoint, outputs), f"reward_model:{config.checkpoint}")
     if config.kind == "callable":
@@ -74,6 +82,13 @@ def build_annotator(config: FeedbackConfig, outputs: Path | str, comparisons: Se
         input_price=config.input_price,
         output_price=config.output_price,
     )
+
+
+def _profile(config: FeedbackConfig, comparisons: Sequence[Comparison]) -> AnnotatorProfile:
+    profile = AnnotatorProfile(config.noise, config.length_bias, config.list_bias, config.position_bias)
+    if config.agreement is None:
+        return profile
+    return noise_for_agreement(profile, utility_differences(profile, comparisons), config.agreement)
 
 
 def open_reward_model(checkpoint: str | None, outputs: Path | str) -> LearnedReward:
@@ -96,7 +111,8 @@ def build_reward(config: RewardConfig, outputs: Path | str) -> RewardFunction:
 
 def other_people(config: FeedbackConfig, number: int) -> FeedbackConfig:
     """The same kind of people, but others."""
-    return replace(config, seed=config.seed + number * config.people)
+    people = sum(one.people for one in config.by_group().values()) or config.people
+    return replace(config, seed=config.seed + number * people)
 
 
 def _judge(config: FeedbackConfig, outputs: Path | str) -> ChatModel:
@@ -153,6 +169,13 @@ class ConfiguredFeedback:
         if isinstance(reward, LearnedReward):
             value = reward.model if reward.tokenizer.digest == tokenizer.digest else None
             reward = reward.of_policy(tokenizer)
+        if self.reward.baseline is not None:
+            baseline, its_own = load_checkpoint(find_checkpoint(self.reward.baseline, self.outputs))
+            reward = BinaryReward(reward, baseline, its_own, max_tokens=max_completion_length)
+            value = None  # no model of this reward
+        started_from = None
+        if value is not None and self.reward.checkpoint is not None:
+            started_from = str(find_reward_model(self.reward.checkpoint, self.outputs))
         held_out = open_prompts(self.prompts, tokenizer, longest=longest, split="held_out")
         prompts = tuple(held_out[number] for number in range(self.sample_prompts))
         rewards: dict[str, RewardFunction] = {"reward": reward}
@@ -184,4 +207,5 @@ class ConfiguredFeedback:
             value=value,
             measure=measure,
             held_out=prompts[:16],
+            value_checkpoint=started_from,
         )

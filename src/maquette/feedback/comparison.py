@@ -34,10 +34,12 @@ class Comparison:
 @dataclasses.dataclass(frozen=True)
 class Judgement:
     """`preference`: 1 where the first completion is better, 0 where the second is, between them for the undecided; None
-    where the annotator gave no usable reply. `margin`: by how much, in the annotator's own units, where it says so."""
+    where the annotator gave no usable reply. `margin`: by how much, in the annotator's own units, where it says so.
+    `annotator`: which of several people judged, where that is to stand in preference files."""
 
     preference: float | None
     margin: float | None = None
+    annotator: str | None = None
 
 
 class Annotator(Protocol):
@@ -60,7 +62,8 @@ def preferences_of(
         wins = judged.preference > 0.5
         chosen, rejected = (one.first, one.second) if wins else (one.second, one.first)
         margin = None if judged.margin is None else abs(judged.margin)
-        yield Preference(list(one.messages), _response(chosen), _response(rejected), annotator, margin, facts=one.facts)
+        by = judged.annotator or annotator
+        yield Preference(list(one.messages), _response(chosen), _response(rejected), by, margin, facts=one.facts)
 
 
 def comparison_of(preference: Preference) -> Comparison:

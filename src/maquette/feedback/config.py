@@ -7,7 +7,7 @@ from typing import Any
 
 from maquette.artifacts.code_digest import code_digest
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import setting
+from maquette.artifacts.settings import check, from_table, setting
 from maquette.artifacts.targets import check_target
 from maquette.data.config import ExamplesConfig, RowsConfig
 
@@ -44,6 +44,10 @@ class RewardConfig:
     callable: str | None = setting(
         None, "module:function of your own, from a list of completions to a number each (sets kind=callable)"
     )
+    baseline: str | None = setting(
+        None,
+        "binary reward: 1 where a completion beats one of this run or folder to the same prompt, -1 where it loses",
+    )
     watched_by: list[str] = setting(
         list, "more reward models: how far they disagree on the policy's completions is measured at each validation"
     )
@@ -66,6 +70,9 @@ class RewardConfig:
         check_target(self.callable, key="reward.callable")
 
 
+_OF_PEOPLE = ("people", "noise", "agreement", "length_bias", "list_bias", "position_bias")
+
+
 @dataclass
 class FeedbackConfig:
     kind: str = setting(
@@ -74,6 +81,10 @@ class FeedbackConfig:
     )  # fmt: skip
     people: int = setting(1, "simulated: so many people take turns", minimum=1)
     seed: int = setting(0, "simulated: tells these people from others; by default that of the run", minimum=0)
+    groups: dict[str, dict[str, Any]] = setting(
+        dict, "simulated: groups of people of different tastes, each with its own people, noise, agreement, "
+        "length_bias, list_bias, position_bias: {terse: {length_bias: -0.2}, wordy: {length_bias: 0.2}}",
+    )  # fmt: skip
     noise: float = setting(0.15, "simulated: Bradley-Terry noise, in units of the gold reward", minimum=0.0)
     agreement: float | None = setting(
         None, "simulated: choose the noise so that two people agree so often (replaces noise)",
@@ -121,6 +132,29 @@ class FeedbackConfig:
                 "Name a server or a checkpoint, not both.",
             )
 
+        if self.groups and self.kind != "simulated":
+            raise ConfigError("feedback.groups has no effect here.", "Only feedback=simulated has groups of people.")
+        self.by_group()
+
+    def by_group(self) -> "dict[str, FeedbackConfig]":
+        """Each group's settings, this one's where it has none of its own; empty where all people are of one kind.
+
+        Raises `ConfigError` for settings that are not a person's."""
+        for name, own in self.groups.items():
+            for key in own:
+                if key not in _OF_PEOPLE:
+                    raise ConfigError(
+                        f"feedback.groups.{name}.{key} is no setting of people.", f"Allowed: {', '.join(_OF_PEOPLE)}."
+                    )
+        shared = {key: getattr(self, key) for key in _OF_PEOPLE}
+        groups = {
+            name: from_table(FeedbackConfig, shared | own, f"feedback.groups.{name}")
+            for name, own in self.groups.items()
+        }
+        for name, group in groups.items():
+            check(group, f"feedback.groups.{name}.")
+        return groups
+
     def annotator_folder(self, outputs: Path | str) -> Path | None:
         """The run or folder of the model that annotates, None where no model on this machine does."""
         from maquette.model.loading import find_checkpoint, find_reward_model
@@ -135,6 +169,8 @@ class FeedbackConfig:
         settings = dataclasses.asdict(self)
         for key in ("retries", "workers", "key_variable", *without):
             del settings[key]
+        if not self.groups:  # as annotations were named before there were any
+            del settings["groups"]
         if self.verdict == "letter":  # as annotations were named before there was a choice
             del settings["verdict"]
         return settings | ({} if self.callable is None else {"code": code_digest(self.callable)})

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
+from maquette.artifacts.files import digest
 from maquette.artifacts.progress import progress
 from maquette.data.conversations import Prompt
 from maquette.data.process_group import ProcessGroup, of_all_processes
@@ -28,6 +29,7 @@ from maquette.objectives.completions import (
 )
 from maquette.objectives.environment import parts_of
 from maquette.statistics import Estimate, bootstrap_mean
+from maquette.training.devices import threads_for
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -112,6 +114,29 @@ def win_rate(policy: PolicyScores, rival: PolicyScores, name: str) -> Estimate:
     return bootstrap_mean(wins, level=LEVEL)
 
 
+class BinaryReward:
+    """1 where a completion beats the baseline's to the same prompt by another reward, -1 where it loses, 0 for a tie:
+    its mean is 2 (win rate against the baseline) - 1, and how far it wins is lost.
+
+    The baseline samples at temperature 1, as a policy that starts from it does; what it says to a prompt is a pure
+    function of the prompt, so that a resumed run sees the same rewards."""
+
+    def __init__(
+        self, reward: RewardFunction, baseline: LanguageModel, tokenizer: "Tokenizer", *, max_tokens: int
+    ) -> None:
+        self.reward, self.baseline, self.tokenizer, self.max_tokens = reward, baseline.eval(), tokenizer, max_tokens
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        prompts = {one.prompt_ids: Prompt(one.messages, one.prompt_ids, one.facts) for one in completions}
+        numbers = [int(digest(list(ids))[:8], 16) for ids in prompts]
+        rivals = sample_completions(
+            self.baseline, self.tokenizer, list(prompts.values()), max_tokens=self.max_tokens, numbers=numbers
+        )
+        theirs = dict(zip(prompts, checked_scores(self.reward, rivals), strict=True))
+        mine = checked_scores(self.reward, completions)
+        return [float(np.sign(score - theirs[one.prompt_ids])) for score, one in zip(mine, completions, strict=True)]
+
+
 _BATCH = 256
 
 
@@ -158,9 +183,10 @@ def sample_pairs(
     source = open_prompts(config, tokenizer, longest=longest)
     say_left_out(source)
     prompts = [source[number] for number in range(first, first + count)]
-    completions = sample_many(
-        model, tokenizer, prompts, answers, max_tokens=max_completion_length, temperature=temperature, seed=seed
-    )
+    with threads_for(model.config.hidden_size):
+        completions = sample_many(
+            model, tokenizer, prompts, answers, max_tokens=max_completion_length, temperature=temperature, seed=seed
+        )
     return [
         Comparison(one.messages, one.answer, other.answer, one.facts)
         for row in completions

@@ -260,32 +260,34 @@ def _digest_once(folder: str) -> str:
     return weights_digest(folder)
 
 
-def base_digest(description: Mapping[str, Any]) -> str | None:
-    """Of the weights in the folder that the description names; None where it names none."""
-    folder = description.get("checkpoint")
-    return None if folder is None else _digest_once(str(folder))
-
-
-def leave_out_base(checkpoint: dict[str, Any], digest: str, model: "nn.Module") -> None:
-    """Takes the weights of `model` that are not trained out of a checkpoint: they are those of a folder."""
-    frozen = [f"model.{name}" for name, parameter in model.named_parameters() if not parameter.requires_grad]
+def leave_out_base(checkpoint: dict[str, Any], folder: str | None, model: "nn.Module", part: str = "model") -> None:
+    """Takes the weights of `model`, the `part` of a module, that are not trained out of a checkpoint, where they are
+    those of a `folder`."""
+    if folder is None:
+        return
+    frozen = {f"{part}.{name}" for name, parameter in model.named_parameters() if not parameter.requires_grad}
     checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name not in frozen}
-    checkpoint[BASE] = digest
+    checkpoint[_base_of(part)] = _digest_once(str(folder))
 
 
-def put_back_base(checkpoint: dict[str, Any], description: Mapping[str, Any], now: str, *, scalar: bool) -> None:
-    """Puts them back, where the state is not in the model already (sharded). Raises `StageError` where the folder holds
-    other weights, of the digest `now`, than those that were trained beside."""
-    folder = description["checkpoint"]
-    if now != checkpoint[BASE]:
+def put_back_base(
+    checkpoint: dict[str, Any], folder: str | None, build: "Callable[[], nn.Module]", part: str = "model"
+) -> None:
+    """Puts them back where they were left out; `build` makes the part from the folder. Raises `StageError` where the
+    folder holds other weights than those that were trained beside."""
+    if (saved := checkpoint.get(_base_of(part))) is None:
+        return
+    if (now := weights_digest(str(folder))) != saved:
         raise StageError(
-            f"{folder} holds other weights ({now[:8]}) than those that the adapter was trained on "
-            f"({checkpoint[BASE][:8]}).",
+            f"{folder} holds other weights ({now[:8]}) than those that the adapter was trained on ({saved[:8]}).",
             "Put the model back that the run started from, or train it again with force=true.",
         )
-    if not checkpoint["state_dict"]:
+    if not checkpoint["state_dict"]:  # it is in the model already, which is in shards
         return
-    model = build_model(description, scalar=scalar)
-    for name, parameter in model.named_parameters():
+    for name, parameter in build().named_parameters():
         if not parameter.requires_grad:
-            checkpoint["state_dict"].setdefault(f"model.{name}", parameter.detach())
+            checkpoint["state_dict"].setdefault(f"{part}.{name}", parameter.detach())
+
+
+def _base_of(part: str) -> str:
+    return BASE if part == "model" else f"{part}_{BASE}"

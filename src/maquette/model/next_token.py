@@ -168,3 +168,36 @@ def beam_search(
                 grown.append(Beam((*beam.tokens, one.token), (*beam.log_probs, log_prob)))
         hypotheses = sorted(grown, key=lambda beam: -beam.log_prob)[:beams]
     return hypotheses
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Tokens that some beams have in common, with the log-probability of each in nats; `whole`: that of the beam that
+    ends here, None where they part; `best`: whether the likeliest beam goes this way."""
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    whole: float | None
+    best: bool
+    branches: tuple["Branch", ...]
+
+
+def beam_tree(beams: Sequence[Beam]) -> tuple[Branch, ...]:
+    """Beams, the likeliest first, as a tree: what they have in common stands once."""
+    return _branches(beams, 0, beams[0] if beams else Beam())
+
+
+def _branches(beams: Sequence[Beam], depth: int, best: Beam) -> tuple[Branch, ...]:
+    groups: dict[int, list[Beam]] = {}
+    for beam in beams:
+        if depth < len(beam.tokens):
+            groups.setdefault(beam.tokens[depth], []).append(beam)
+    branches = []
+    for group in groups.values():
+        first, end = group[0], depth + 1
+        while end < len(first.tokens) and all(one.tokens[: end + 1] == first.tokens[: end + 1] for one in group):
+            end += 1
+        whole = first.log_prob if end == len(first.tokens) else None
+        rest = _branches(group, end, best)
+        branches.append(Branch(first.tokens[depth:end], first.log_probs[depth:end], whole, best in group, rest))
+    return tuple(branches)

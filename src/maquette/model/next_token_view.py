@@ -16,7 +16,16 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from maquette.artifacts import ConfigError
-from maquette.model.next_token import Beam, NextToken, TextEntropy, beam_search, next_token, read_text
+from maquette.model.next_token import (
+    Beam,
+    Branch,
+    NextToken,
+    TextEntropy,
+    beam_search,
+    beam_tree,
+    next_token,
+    read_text,
+)
 from maquette.model.sampling import Sampling
 from maquette.text.measure import visible
 
@@ -202,29 +211,17 @@ def _truncations(prediction: NextToken) -> Table:
 def _tree(view: NextTokenView) -> RichTree:
     """The beams, what they have in common once; at each token its probability, at each end that of the whole."""
     tree = RichTree(Text(f"likeliest continuations ({len(view.beams)} beams)", "dim"), guide_style="dim")
-    _grow(tree, view, [(beam, 0) for beam in view.beams])
+    _grow(tree, view, beam_tree(view.beams))
     return tree
 
 
-def _grow(tree: RichTree, view: NextTokenView, beams: Sequence[tuple[Beam, int]]) -> None:
-    branches: dict[int, list[tuple[Beam, int]]] = {}
-    for beam, depth in beams:
-        if depth < len(beam.tokens):
-            branches.setdefault(beam.tokens[depth], []).append((beam, depth))
-    for group in branches.values():
-        beam, depth = group[0]
+def _grow(tree: RichTree, view: NextTokenView, branches: Sequence[Branch]) -> None:
+    for branch in branches:
         label = Text()
-        while True:  # along what all of this branch share
-            label.append(view.shown(beam.tokens[depth]))
-            label.append(f" {percent(_share(beam.log_probs[depth]))} ", "dim")
-            depth += 1
-            nexts = {one.tokens[depth] if depth < len(one.tokens) else None for one, _ in group}
-            if len(nexts) > 1 or nexts == {None}:
-                break
-        if any(depth == len(one.tokens) for one, _ in group):
-            label.append(f"= {percent(_share(beam.log_prob))}", "bold")
-        _grow(tree.add(label), view, [(one, depth) for one, _ in group])
-
-
-def _share(log_prob: float) -> float:
-    return math.exp(log_prob)
+        for token, log_prob in zip(branch.tokens, branch.log_probs, strict=True):
+            label.append(view.shown(token), "bold" if branch.best else "")
+            label.append(f" {percent(math.exp(log_prob))} ", "dim")
+        if branch.whole is not None:
+            label.append(f"= {percent(math.exp(branch.whole))}", "bold")
+            label.append(" likeliest" if branch.best else "", "dim")
+        _grow(tree.add(label), view, branch.branches)

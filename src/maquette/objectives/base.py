@@ -17,17 +17,14 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maquette.data.process_group import of_all_processes, of_the_first
+from maquette.data.process_group import of_all_processes
 from maquette.model.architecture import describe_model
 from maquette.model.loading import (
-    BASE,
-    base_digest,
     build_model,
     initial_regions,
     is_drawn_by_name,
     leave_out_base,
     put_back_base,
-    weights_digest,
 )
 from maquette.model.sharding import clip_gradient_norm
 from maquette.optimization import Optimization, Schedule
@@ -170,14 +167,14 @@ class Objective(LightningModule, abc.ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._settle()
         checkpoint["window"] = of_all_processes({name: [*total] for name, total in self._window.items()})
-        if self.description.get("adapter") and (digest := of_the_first(lambda: base_digest(self.description))):
-            leave_out_base(checkpoint, digest, self.model)
+        if self.description.get("adapter"):
+            leave_out_base(checkpoint, self.description.get("checkpoint"), self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._window = self._own(checkpoint.get("window", {}))
-        if BASE in checkpoint:
-            now = of_the_first(lambda: weights_digest(self.description["checkpoint"]))
-            put_back_base(checkpoint, self.description, now, scalar=self.scalar)
+        put_back_base(
+            checkpoint, self.description.get("checkpoint"), lambda: build_model(self.description, scalar=self.scalar)
+        )
 
     def _mean_of_step(self) -> dict[str, Tensor]:
         """Mean loss and metrics of the step's micro-batches, still on the device."""

@@ -24,6 +24,7 @@ from maquette.artifacts import ConfigError
 from maquette.model.adapters import attach
 from maquette.model.architecture import describe_model
 from maquette.model.heads import ScalarModel
+from maquette.model.loading import leave_out_base, put_back_base
 from maquette.model.parametrization import STANDARD
 from maquette.model.sharding import is_here
 from maquette.objectives.base import Metrics, Optimization
@@ -55,6 +56,7 @@ from maquette.objectives.value_function import (
     expected_rewards,
     saved_value_function,
     value_function,
+    value_of_folder,
 )
 from maquette.optimization.config import short_name
 from maquette.optimization.groups import optimizer_groups
@@ -86,7 +88,8 @@ class ProximalPolicyOptimization(PolicyOptimization):
     """PPO over a source of prompts; see the module's docstring and `PolicyOptimization`.
 
     `value`: a model to start the value function from, where there is no datamodule to bring it and the settings need
-    one. `value_architecture`: of the value function in a checkpoint.
+    one. `value_architecture`: of the value function in a checkpoint, and `value_checkpoint` the folder of the weights
+    that it started from, which with an adapter are in no checkpoint.
     """
 
     config_class = PolicyConfig
@@ -101,11 +104,13 @@ class ProximalPolicyOptimization(PolicyOptimization):
         environment: Environment | None = None,
         value: ScalarModel | None = None,
         value_architecture: Mapping[str, Any] | None = None,
+        value_checkpoint: str | None = None,
         **settings: Any,
     ) -> None:
         """Raises `ConfigError` where the settings do not go with the models."""
         super().__init__(model, optimization, config, environment=environment, **settings)
         self.hparams["value_architecture"] = value_architecture
+        self.hparams["value_checkpoint"] = value_checkpoint
         self.value: nn.Module | None = None
         self.controller = AdaptiveKLController(
             self.config.kl_coefficient, self.config.kl_target, self.config.kl_horizon
@@ -124,16 +129,25 @@ class ProximalPolicyOptimization(PolicyOptimization):
         if self._trainer is None:
             value = saved_value_function(self.model, self.hparams["value_architecture"], self.config)
         else:
-            value = value_function(self.model, self.datamodule.feedback.value, self.config)
+            feedback = self.datamodule.feedback
+            value = value_function(self.model, feedback.value, self.config)
+            of_policy = self.description.get("checkpoint")
+            self.hparams["value_checkpoint"] = (
+                feedback.value_checkpoint if self.config.value_init == "reward" else of_policy
+            )
         self._add_value(value)
 
     def _add_value(self, value: nn.Module | None) -> None:
         self.value = value
         if isinstance(value, ScalarModel):
-            if adapter := self.description.get("adapter"):
-                attach(value, adapter, seed=self.description.get("seed", 0))
+            self._adapt(value)
             self.hparams["value_architecture"] = describe_model(value)["architecture"]
         self.train()  # without dropout
+
+    def _adapt(self, value: ScalarModel) -> ScalarModel:
+        if adapter := self.description.get("adapter"):
+            attach(value, adapter, seed=self.description.get("seed", 0))
+        return value
 
     @property
     def kl_coefficient(self) -> float:
@@ -278,6 +292,8 @@ class ProximalPolicyOptimization(PolicyOptimization):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
+        if self.description.get("adapter") and isinstance(self.value, ScalarModel):
+            leave_out_base(checkpoint, self.hparams["value_checkpoint"], self.value, "value")
         checkpoint["policy"] |= {
             "kl_coefficient": self.kl_coefficient, "stopped": self._stopped, "last_shown": None,
         }  # fmt: skip
@@ -287,6 +303,8 @@ class ProximalPolicyOptimization(PolicyOptimization):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        folder = self.hparams["value_checkpoint"]
+        put_back_base(checkpoint, folder, lambda: self._adapt(value_of_folder(folder, self.config)), "value")
         state = checkpoint["policy"]
         self.controller.load_state_dict({"coefficient": state["kl_coefficient"]})
         self._stopped = state["stopped"]

@@ -20,6 +20,7 @@ from maquette.model.adapters import adapted, without_adapter
 from maquette.model.architecture import read_architecture
 from maquette.model.heads import LanguageModel, ScalarModel
 from maquette.model.linear import Linear
+from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.config import PolicyConfig
 
 VALUE_RATE = 10 / 3
@@ -66,6 +67,14 @@ def saved_value_function(
     return (
         value_function(policy, None, config) if architecture is None else ScalarModel(read_architecture(architecture))
     )
+
+
+def value_of_folder(folder: str, config: PolicyConfig) -> ScalarModel:
+    """As a run begins with it, of the folder that it started from: the reward model's, or the policy's. Its score is
+    trained, and left as it comes."""
+    if config.value_init == "reward":
+        return load_reward_model(folder)[0]
+    return ScalarModel.from_language_model(load_checkpoint(folder)[0])
 
 
 def expected_rewards(value: nn.Module, tokens: Tensor, hidden: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import base64
 import functools
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,9 @@ from maquette.reports.tables import cell, estimate, quantity, span, tabulate
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 _BLACK = re.compile(r"(fill|stroke): ?(?:#000000|#000|black)\b")
@@ -56,6 +58,11 @@ def write_page(
     return folder / name
 
 
+def is_current(page: Path, sources: Iterable[Path]) -> bool:
+    """Whether a page exists and is not older than any of the files that it was made from."""
+    return page.exists() and all(path.stat().st_mtime <= page.stat().st_mtime for path in sources if path.exists())
+
+
 @functools.cache
 def environment() -> "Environment":
     """Jinja's environment with this package's templates, filters and functions."""
@@ -82,6 +89,7 @@ class _Contents:
 
     sections: list[str] = field(default_factory=list)
     pictures: int = 0
+    table_widths: set[float] = field(default_factory=set)
 
     def begin(self, title: str) -> str:
         """A section begins: its anchor, for the page's contents."""
@@ -117,31 +125,72 @@ def marked(text: Any) -> "Markup":
 
 
 def drawing(image: "Figure | Path", prefix: str, description: str) -> "Markup":
-    """A picture to stand inside a page: a figure of matplotlib is drawn in the page's colours, with its text as text;
-    an image file is taken in. The `description` says what it shows to those who can't see it."""
+    """A picture to stand inside a page: a figure of matplotlib is drawn in the page's colours, with its text as text,
+    its panels beside each other where the window is wide enough and else below; an image file is taken in. The
+    `description` says what it shows to those who can't see it."""
     from markupsafe import Markup
 
     if isinstance(image, Path):
         data = base64.b64encode(image.read_bytes()).decode()
         return Markup('<img alt="{}" src="data:{};base64,{}">').format(description, _TYPES[image.suffix.lower()], data)
-    drawn = _svg(image)
+    panels = [_inline(drawn, f"{prefix}{number}-") for number, drawn in enumerate(_panels(image))]
+    return Markup('<div class="panels" role="img" aria-label="{}">{}</div>').format(
+        description, Markup("").join(panels)
+    )
+
+
+def _inline(drawn: str, prefix: str) -> "Markup":
+    """An SVG for the inside of a page: ids that occur once in it, and at most so wide that its text is not larger than
+    the page's."""
+    from markupsafe import Markup
+
     used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", drawn))
     drawn = re.sub(r' id="([^"]+)"', lambda match: f' id="{prefix}{match[1]}"' if match[1] in used else "", drawn)
     drawn = re.sub(r"(url\(|href=\")#", rf"\1#{prefix}", drawn)
-    box = re.search(r'viewBox="[^"]+"', drawn)
+    box = re.search(r'viewBox="\S+ \S+ (\S+) [^"]+"', drawn)
     assert box is not None  # matplotlib always writes one
-    opening = Markup('<svg xmlns:xlink="http://www.w3.org/1999/xlink" {} role="img" aria-label="{}">')
+    opening = Markup('<svg xmlns:xlink="http://www.w3.org/1999/xlink" {} style="--points: {:.0f}">')
     # matplotlib escapes the texts in a drawing
-    return opening.format(Markup(box[0]), description) + Markup(drawn[drawn.index(">") + 1 :].strip())
+    return opening.format(Markup(box[0]), float(box[1])) + Markup(drawn[drawn.index(">") + 1 :].strip())
 
 
-def _svg(figure: "Figure") -> str:
-    """A figure as SVG whose text stays text and whose black is the page's ink."""
+def _panels(figure: "Figure") -> list[str]:
+    """A figure's panels as SVGs: its axes one by one, with what stands in the same place; the whole of a figure where
+    something belongs to several panels, such as a legend."""
+    places: dict[Any, list[Axes]] = {}
+    for axes in figure.axes:
+        spec = axes.get_subplotspec()
+        places.setdefault(None if spec is None else spec.get_topmost_subplotspec().num1, []).append(axes)
+    if len(places) < 2 or None in places or figure.legends or figure.get_suptitle():
+        return [_svg(figure)]
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()
+    layout = figure.get_layout_engine()
+    figure.set_layout_engine("none")  # each panel stays where it is
+    try:
+        drawn = []
+        for panel in places.values():
+            for axes in figure.axes:
+                axes.set_visible(axes in panel)
+            around = Bbox.union([box for axes in panel if (box := axes.get_tightbbox()) is not None])
+            drawn.append(_svg(figure, around.transformed(figure.dpi_scale_trans.inverted()).padded(0.04)))
+        return drawn
+    finally:
+        figure.set_layout_engine(layout)
+        for axes in figure.axes:
+            axes.set_visible(True)
+
+
+def _svg(figure: "Figure", part: "Bbox | None" = None) -> str:
+    """A figure, or a `part` of it in inches, as SVG whose text stays text and whose black is the page's ink."""
     import matplotlib
 
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "maquette"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            buffer, format="svg", transparent=True, bbox_inches=part, metadata={"Date": None, "Creator": None}
+        )
     drawn = buffer.getvalue()
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
     return _BLACK.sub(r"\1: currentColor", drawn)

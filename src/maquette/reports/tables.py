@@ -56,12 +56,29 @@ class Cell(NamedTuple):
     number: float | None
     best: bool = False
 
+    @property
+    def wraps(self) -> bool:
+        """Whether it may stand in several lines: sentences, not numbers and intervals."""
+        return len(self.text) > _ONE_LINE
+
+
+_ONE_LINE = 22
+"""Characters of a cell that stays in one line."""
+
 
 class TableCells(NamedTuple):
     """Columns with whether they hold numbers, which stand right, and the cells row by row."""
 
     columns: list[tuple[str, bool]]
     rows: list[list[Cell]]
+
+    @property
+    def width(self) -> float:
+        """How wide a page's table has to be for its rows to be read across, in rem, rounded up to fours."""
+        headings = [max(map(len, [*name.split(), ""])) for name, _ in self.columns]
+        cells = [[min(len(row[place].text), _ONE_LINE) for row in self.rows] for place in range(len(headings))]
+        characters = sum(max(heading, *lengths, 4) for heading, lengths in zip(headings, cells, strict=True))
+        return 4 * math.ceil((0.56 * characters + 1.5 * len(headings) + 0.7) / 4)
 
 
 def tabulate(

@@ -113,7 +113,7 @@ def build_app(
         asked: dict[str, Any] = {"ids": body.ids, "text": body.text}
         if body.ids is None and body.text is None:
             asked = {"messages": read_messages(body.messages)}
-        return prediction_body(chosen(body.model), body.request(defaults, **asked), body.place)
+        return prediction_body(chosen(body.model), body.request(defaults, **asked), body.place, body.beams)
 
     if corrections is not None:
 

@@ -5,9 +5,12 @@ browser asks for nothing else. The scripts share one scope, in the order of `SCR
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from maquette.model.next_token import Branch, beam_tree
 from maquette.serving.served import Request, ServedModel
 from maquette.text.measure import visible
 
@@ -26,9 +29,10 @@ def page_text() -> str:
     return page.replace("<script></script>", f'<script>\n"use strict";\n{script}</script>')
 
 
-def prediction_body(model: ServedModel, request: Request, place: int | None) -> dict[str, Any]:
-    """What `model` makes of a text: each token's surprise and the entropy of the prediction before it, in bits, and the
-    prediction behind the first `place` tokens with what the request's sampling leaves of it."""
+def prediction_body(model: ServedModel, request: Request, place: int | None, beams: int = 0) -> dict[str, Any]:
+    """What `model` makes of a text: each token's surprise and the entropy of the prediction before it, in bits, the
+    prediction behind the first `place` tokens with what the request's sampling leaves of it, and the likeliest
+    continuations there as a tree."""
     ids, reading, prediction = model.predictions(request, place)
     place = len(ids) if place is None else place
     special = set(model.tokenizer.special_ids.values())
@@ -36,6 +40,16 @@ def prediction_body(model: ServedModel, request: Request, place: int | None) -> 
     def token(id: int) -> dict[str, Any]:
         data = model.tokenizer.token_bytes(id)
         return {"id": id, "text": data.decode("utf-8", "replace"), "shown": visible(data), "special": id in special}
+
+    def tree(branches: Sequence[Branch]) -> list[dict[str, Any]]:
+        return [
+            {
+                "ids": list(one.tokens), "shown": "".join(token(id)["shown"] for id in one.tokens),
+                "probability": math.exp(math.fsum(one.log_probs)), "best": one.best,
+                "whole": None if one.whole is None else math.exp(one.whole), "branches": tree(one.branches),
+            }
+            for one in branches
+        ]  # fmt: skip
 
     unknown = (None, *reading.surprises), (None, *reading.entropies)
     return {
@@ -51,4 +65,5 @@ def prediction_body(model: ServedModel, request: Request, place: int | None) -> 
         ],
         "others": prediction.others,
         "truncations": [dataclasses.asdict(one) for one in prediction.truncations],
+        "tree": tree(beam_tree(model.continuations(ids[:place], beams))) if beams else [],
     }

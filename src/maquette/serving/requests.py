@@ -122,12 +122,14 @@ class TextBody(Options):
 
 class NextTokenBody(Options):
     """Of `/api/next`: a text, a conversation whose next turn is the model's, or tokens; `place`: how many of the tokens
-    stand before the prediction that is shown, all by default."""
+    stand before the prediction that is shown, all by default; `beams`: of the search for likely continuations, 0: none.
+    """
 
     text: str | None = None
     messages: list[dict[str, Any]] = Field(default_factory=list)
     ids: list[int] | None = None
     place: int | None = None
+    beams: int = Field(default=0, ge=0, le=8)
 
 
 class AnswerBody(Options):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from maquette.artifacts import ConfigError
 from maquette.model.generation import GeneratedToken, SharedGeneration, document_prompt
 from maquette.model.loading import load_checkpoint, model_folder
-from maquette.model.next_token import NextToken, TextEntropy, next_token, read_text
+from maquette.model.next_token import Beam, NextToken, TextEntropy, beam_search, next_token, read_text
 from maquette.model.sampling import Sampling
 from maquette.text.chat import Message, render
 from maquette.training.record import is_assistant
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
 MOST_ANSWERS = 16
+_CONTINUATION = 8  # tokens of a beam
 """Of one request."""
 
 
@@ -96,6 +97,13 @@ class ServedModel:
             raise ConfigError(f"place={place} is out of range.", f"Allowed: 1 to {len(ids)}.")
         with self._turn:
             return ids, read_text(self.model, ids), next_token(self.model, ids[:place], request.sampling)
+
+    def continuations(self, ids: Sequence[int], beams: int) -> list[Beam]:
+        """The likeliest continuations of a few tokens, by a search with so many beams."""
+        with self._turn:
+            return beam_search(
+                self.model, ids, beams=beams, max_tokens=_CONTINUATION, stop_ids=[*self.tokenizer.stop_ids]
+            )
 
     def answer(self, request: Request) -> Iterator[GeneratedToken]:
         """The tokens of `count` answers as they are chosen; errors of a request come before the first.

@@ -1,8 +1,10 @@
 from .intervals import (
     Interval as Interval,
     IntervalEstimate as IntervalEstimate,
+    MeanOverSeeds as MeanOverSeeds,
     RankInterval as RankInterval,
     interval_score as interval_score,
+    mean_over_seeds as mean_over_seeds,
     percentile_interval as percentile_interval,
     rank_intervals as rank_intervals,
     student_interval as student_interval,

@@ -68,6 +68,26 @@ def student_interval(estimate: float, standard_error: float, degrees_of_freedom:
     return Interval(float(estimate - half), float(estimate + half))
 
 
+@dataclass(frozen=True)
+class MeanOverSeeds(IntervalEstimate):
+    """A mean over seeds; `detectable`: the difference from 0 that so many seeds would have shown in 80 of 100 cases."""
+
+    detectable: float
+
+
+def mean_over_seeds(values: ArrayLike, level: float = 0.95) -> MeanOverSeeds:
+    """Of `values (seeds,)`, with Student's interval. What is detectable is the standard error times the sum of the
+    quantiles of the test and of its power (Lachin 1981, equation 2); unbounded for one seed, like the interval."""
+    from scipy.stats import t
+
+    values = np.asarray(values, float)
+    mean, freedom = float(values.mean()), len(values) - 1
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if freedom else np.inf
+    interval = student_interval(mean, error, freedom, level)
+    detectable = float(t.ppf((1 + level) / 2, freedom) + t.ppf(0.8, freedom)) * error if freedom else np.inf
+    return MeanOverSeeds(mean, interval.low, interval.high, detectable)
+
+
 def interval_score(low: ArrayLike, high: ArrayLike, observed: ArrayLike, level: float = 0.9) -> NDArray[Any]:
     """Width plus 2 / (1 - level) times the miss; smaller is better (Gneiting and Raftery 2007, equation 43).
 

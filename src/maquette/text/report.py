@@ -13,7 +13,10 @@ import numpy as np
 
 from maquette.artifacts.files import write_json, write_text
 from maquette.artifacts.progress import progress, say
+from maquette.artifacts.reading import load_table
 from maquette.reports import render
+from maquette.reports.overview import PAGE
+from maquette.reports.pages import is_current
 from maquette.text.config import TokenizerConfig
 from maquette.text.measure import Fit, fit, number_splits, pieces, together, visible
 from maquette.text.tokenizer import Tokenizer
@@ -105,6 +108,20 @@ def write_report(
     shown = {**facts, **details, "sweep_megabytes": SWEEP_BYTES / 1e6}
     write_text(folder / "report.md", render("tokenizer.md.j2", shown))
     return facts
+
+
+def write_tokenizer_page(folder: Path, *, force: bool = False) -> None:
+    """Writes a tokenizer's index.html from its report.json and figures, unless it is there already."""
+    from maquette.text.report_figures import vocabulary_sizes
+
+    report, figures = folder / "report.json", {}
+    if report.exists() and (force or not is_current(folder / PAGE, [report])):
+        content = load_table(report)
+        if len(content["sweep"]) > 1:
+            figures["sizes"] = vocabulary_sizes(content["sweep"], content["vocabulary"])
+        use = folder / "figures" / "vocabulary_use.svg"
+        shown = {**content, "sweep_megabytes": SWEEP_BYTES / 1e6, "use": use if use.exists() else None}
+        write_text(folder / PAGE, render("tokenizer.html.j2", {**shown, "figures": figures}))
 
 
 def sweep(

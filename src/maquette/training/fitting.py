@@ -27,7 +27,12 @@ from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
 from maquette.training.devices import keep_large_buffers, prepared_process
 from maquette.training.job import Job
-from maquette.training.machine import PreparedBlocks, matmul_peak, number_format_in_words
+from maquette.training.machine import (
+    PreparedBlocks,
+    matmul_peak,
+    number_format_in_words,
+    slow_format_in_words,
+)
 from maquette.training.metrics_file import MetricsFile
 from maquette.training.peers import ending_together
 from maquette.training.processes import ForcedExit, catch_signals, queue_again
@@ -106,6 +111,8 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
     peak = matmul_peak(job.hardware.device, job.hardware.precision, job.outputs / "machine.json")
     if world.is_first and job.hardware.accelerator != "cpu":
         say(f"{job.name}: {number_format_in_words(job.hardware, torch.cuda.get_device_name(), peak)}")
+    if world.is_first and (remark := slow_format_in_words(job.hardware)) is not None:
+        say(f"{job.name}: {remark}")
     with _metrics(job, world, resumes=checkpoint is not None) as metrics, catch_signals() as stop_signal:
         run = RunContext(
             folder=job.folder,

@@ -92,6 +92,19 @@ def number_format_in_words(hardware: Hardware, device_name: str, peak: float) ->
     return f"{text}, in float32 without TF32 and without FlashAttention ({'; '.join(others) or 'bf16-mixed is faster'})"
 
 
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products in bf16: without them bf16 is slower than fp32."""
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def slow_format_in_words(hardware: Hardware) -> str | None:
+    """What there is to say of a number format that this processor has no instructions for; None otherwise."""
+    if hardware.accelerator != "cpu" or hardware.compute_dtype != torch.bfloat16 or multiplies_bf16():
+        return None
+    return f"precision={hardware.precision}: this processor has no instructions for bf16, and is slower than in fp32"
+
+
 def choose_linear_backend(job: Job) -> str:
     """What multiplies this run's matrices (model/linear.py)."""
     if job.hardware.accelerator != "cpu" or job.hardware.precision != "fp32":

@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 class PolicyFeedback:
     """What a policy learns from, opened in one process. `measure(model, reference)` gives values of a policy on
     held-out prompts, by their names without `validation/`, the same in every process that trains it: all call it
-    together and may share out the work. `held_out` are a few such prompts."""
+    together and may share out the work. `held_out` are a few such prompts. `value_checkpoint`: the folder of `value`,
+    None where it has none."""
 
     prompts: PromptSource
     reward: RewardFunction
     value: ScalarModel | None
     measure: Callable[[LanguageModel, LanguageModel], Mapping[str, float]]
     held_out: tuple[Prompt, ...]
+    value_checkpoint: str | None = None
 
 
 class FeedbackSource(Protocol):

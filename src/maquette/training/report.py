@@ -1,5 +1,6 @@
 """What a run shows of itself: its model card, and the pictures of how it learned."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from maquette.objectives.held_out import metric_name
 from maquette.recipe.objectives import entry_of
 from maquette.reports import render
-from maquette.reports.figures import COLORS, curve, new_figure, save_figure
+from maquette.reports.figures import COLORS, curve, name_rows, new_figure, save_figure
 from maquette.statistics.intervals import Reliability
 from maquette.training.record import RunRecord
 
@@ -117,4 +118,22 @@ def draw_sizes(records: Sequence[RunRecord], path: Path | str) -> Path:
         axis.set_xlabel("examples for fine-tuning")
         axis.set_ylabel(label)
     figure.suptitle("What more examples are worth", x=0.01, ha="left", fontsize=11)
+    return save_figure(figure, path)
+
+
+def draw_precisions(records: Sequence[RunRecord], path: Path | str) -> Path:
+    """Validation loss and tokens a second of runs in each number format, a point a run; returns the PNG's path."""
+    figure, axes = new_figure(1, 2, width=4.4, height=2.6)
+    precisions = list(dict.fromkeys(record.spec.precision for record in records))
+    for axis, name, label in zip(axes, ("validation_loss", "tokens_per_second"), ("validation loss", "tokens/s"),
+                                 strict=True):  # fmt: skip
+        for size, color in zip(sorted({record.spec.size for record in records}), itertools.cycle(COLORS), strict=False):
+            points = [(getattr(one, name), precisions.index(one.spec.precision)) for one in records
+                      if one.spec.size == size]  # fmt: skip
+            axis.plot(
+                *zip(*points, strict=True), "o", markersize=6, alpha=0.7, color=color, label=f"{size:,.0f} parameters"
+            )
+        name_rows(axis, precisions)
+        axis.set_xlabel(label)
+    axes[0].legend(fontsize=8)
     return save_figure(figure, path)

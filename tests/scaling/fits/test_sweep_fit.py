@@ -107,7 +107,7 @@ def test_kinds_by_copying() -> None:
 
 def test_the_card_answers_from_what_was_recorded(five: SweepFit) -> None:
     text = render("fit_card.html.j2", {"card": FitCard(five), "versions": "numpy 1.2.3"})
-    answers = dict(re.findall(r'<th scope="row">(.*?)</th><td.*?>(.*?)</td>', text))
+    answers = dict(re.findall(r'<th role="rowheader" scope="row">(.*?)</th><td.*?>(.*?)</td>', text))
     assert "numpy 1.2.3" in answers["Which versions?"]
     assert answers["Which optimiser?"].startswith("batched Gauss-Newton")
     assert answers["Which schedule?"] == UNKNOWN

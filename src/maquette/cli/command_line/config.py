@@ -75,6 +75,11 @@ class PrintedStage(StageConfig):
 
 
 @dataclass
+class ReportStage(PrintedStage):
+    """The pages of an outputs folder."""
+
+
+@dataclass
 class ModelStage(StageConfig):
     """What stages have that use a trained model."""
 

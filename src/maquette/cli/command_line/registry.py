@@ -66,6 +66,7 @@ _ALL = (
     ),
     Stage("ratings", "ratings of an arena's battles, with style and topics taken out", model_config.RatingsStage),
     Stage("runs", "list and compare the runs in MLflow", law_config.RunsStage),
+    Stage("report", "one page that links all pages of these outputs, with what each says", settings.ReportStage),
     Stage("export", "write a run as a Hugging Face folder", model_config.ExportStage),
     Stage(
         "import", "read a Hugging Face folder or GGUF file (Llama, Mistral, Qwen2/3, GPT-2)", model_config.ImportStage

@@ -27,7 +27,7 @@ from maquette.feedback.config import TaskInstructionsConfig
 from maquette.feedback.prompts import TaskInstructions, open_prompts, say_left_out
 from maquette.model.core_config import CoreConfig
 from maquette.model.hf import config_of, read_config
-from maquette.model.loading import find_reward_model, load_tokenizer, model_folder, weights_digest
+from maquette.model.loading import find_checkpoint, find_reward_model, load_tokenizer, model_folder, weights_digest
 from maquette.optimization.config import AdamConfig, planned_warmup, planned_weight_decay
 from maquette.recipe.objectives import ObjectiveEntry
 from maquette.recipe.post_training import PostTraining
@@ -98,8 +98,12 @@ def plan_policy(config: TrainStage) -> PlannedRun:
             f"objective={objective.entry.name} needs something to optimise for.",
             "Give reward.checkpoint=<run of objective=reward>, or reward.kind=gold.",
         )
-    if reward.kind != "reward_model" and objective.has_value and objective.value_init == "reward":
+    of_another = reward.kind != "reward_model" or reward.baseline is not None
+    if of_another and objective.has_value and objective.value_init == "reward":
         objective = dataclasses.replace(objective, value_init="policy")  # there is no reward model to start from
+    if reward.baseline is not None and load_tokenizer(_baseline(config)).chat_digest != tokenizer.chat_digest:
+        raise ConfigError(f"reward.baseline={reward.baseline} has another tokenizer or chat template than the policy.",
+                          "Name the model that the policy starts from, or one that was trained from it.")  # fmt: skip
     foreign = _reward_tokenizer(config, tokenizer)
     if foreign is not None and objective.has_value and objective.value_init == "reward":
         objective = dataclasses.replace(objective, value_init="policy")
@@ -129,6 +133,8 @@ def plan_policy(config: TrainStage) -> PlannedRun:
         trainer=dataclasses.replace(config.trainer, log_every_n_steps=log_every_n_steps),
     )
     digests = {"tokenizer": tokenizer.chat_digest, "reward": _reward_digest(config)}
+    if reward.baseline is not None:
+        digests["reward_baseline"] = weights_digest(_baseline(config))
     if foreign is not None:
         digests["reward_tokenizer"] = foreign.chat_digest
     if config.prompts.path is not None:
@@ -224,6 +230,10 @@ def _reward_tokenizer(config: TrainStage, tokenizer: Tokenizer) -> Tokenizer | N
         return None
     its_own = load_tokenizer(find_reward_model(config.reward.checkpoint, config.outputs))
     return None if its_own.digest == tokenizer.digest else its_own
+
+
+def _baseline(config: TrainStage) -> Path:
+    return find_checkpoint(config.reward.baseline, config.outputs)
 
 
 def _reward_digest(config: TrainStage) -> str:

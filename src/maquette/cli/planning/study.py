@@ -10,9 +10,12 @@ study.run()
 """
 
 import dataclasses
+import multiprocessing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import flatten
 from maquette.cli.command_line.composition import compose
@@ -20,6 +23,9 @@ from maquette.cli.command_line.config import RecordedStage
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.overrides import literal
 from maquette.cli.command_line.registry import STAGES
+from maquette.cli.sweeps.side_by_side import run_side_by_side, takes_one_thread
+from maquette.cli.sweeps.work import FINISHED, Files
+from maquette.data.process_group import usable_cores
 from maquette.feedback.config import PREFERENCES
 from maquette.model.loading import find_checkpoint
 from maquette.scaling.predictions.demo_page import DemoPage
@@ -49,6 +55,9 @@ class Study:
         self.evaluations: dict[str, Mapping[str, Any]] = {}
         self.demo: DemoPage | None = None
         self._evaluated: dict[str, str] = {}
+        self._needs: dict[str, set[str]] = {}
+        self._ended: set[str] = set()
+        self._not_again: set[str] = set()
         recipe(self)
 
     def train(self, name: str, *settings: Settings, policy: bool = False, reward: bool = False,
@@ -80,10 +89,10 @@ class Study:
         self.made[name] = str(find_checkpoint(checkpoint, self.config.outputs))
         return f"<{name}>"
 
-    def make_demo(self, name: str) -> str:
+    def make_demo(self, name: str, *settings: Settings) -> str:
         """The model of `maquette demo`, one of the policies; the demo is made where it is missing."""
         self.policies[name] = (name, {})
-        return self._add(name, "demo")
+        return self._add(name, "demo", *settings)
 
     def _add(self, name: str, stage: str, *settings: Settings) -> str:
         given = {"outputs": self.config.outputs, "seed": self.config.seed}
@@ -92,27 +101,70 @@ class Study:
         overrides = [f"{key}={literal(value)}" for part in (given, *settings) for key, value in flatten(part).items()]
         composed: Any = compose(STAGES[stage], overrides)
         tracked = composed.tracked(self.config.tracking) if isinstance(composed, RecordedStage) else composed
+        self._needs[name] = {one for one in self.stages if f"'<{one}>" in repr(tracked)}
         self.stages[name], self.settings[name] = stage, tracked
         return f"<{name}>"
 
-    def run(self) -> None:
-        """Runs every stage that is not done yet. Raises whatever they raise."""
-        for number, (name, stage) in enumerate(self.stages.items(), 1):
-            say(f"[{number}/{len(self.stages)}] {name}: maquette {stage}")
-            settings = self._with_folders(self.settings[name])
-            if stage == "demo":
-                from maquette.cli import demo
+    @property
+    def folder(self) -> Path:
+        """Where its stages say how they ended, where they run beside each other."""
+        title = str(getattr(self.config, "title", "study")).lower().replace(" ", "-").replace(",", "")
+        identity = digest({name: dataclasses.asdict(settings) for name, settings in self.settings.items()})
+        return Path(self.config.outputs) / "studies" / f"{title}-{identity[:8]}"
 
-                self.demo = demo.make(settings)
-                result: Any = self.demo.record
+    def run(self) -> None:
+        """Runs every stage that is not done yet, those that do not need each other side by side where there are cores
+        for them. What they make does not depend on that. Raises whatever they raise."""
+        titles, workers = list(self.stages), 1 if multiprocessing.parent_process() else usable_cores()
+        ended_before = Files(self.folder).outcomes() if workers > 1 else {}
+        self._not_again = {titles[number] for number, one in ended_before.items() if one["status"] == FINISHED}
+        while waiting := [name for name in titles if name not in self._ended]:
+            if workers > 1 and len(self._side_by_side()) > 1:
+                run_side_by_side(
+                    f"study {self.folder.name}", self.folder, titles, [titles.index(name) for name in self._ended],
+                    lambda: [
+                        (titles.index(name), STAGES[self.stages[name]], self._with_folders(self.settings[name]))
+                        for name in self._side_by_side()
+                    ],
+                    lambda number, result: self._note(titles[number], result), workers=workers,
+                )  # fmt: skip
             else:
-                result = STAGES[stage].run(settings)
-            if isinstance(result, RunRecord):
-                self.records[name] = result
-            if name in self._evaluated:
-                self.evaluations[self._evaluated[name]] = result
-                continue
+                self._run_here(waiting[0])
+
+    def _run_here(self, name: str) -> None:
+        stage, place = self.stages[name], list(self.stages).index(name) + 1
+        say(f"[{place}/{len(self.stages)}] {name}: maquette {stage}")
+        settings = self._with_folders(self.settings[name])
+        if stage == "demo":
+            from maquette.cli import demo
+
+            self.demo = demo.make(settings)
+            self._note(name, self.demo.record)
+        else:
+            self._note(name, STAGES[stage].run(settings))
+
+    def _note(self, name: str, result: Any) -> None:
+        """That a stage has ended, and what it has made."""
+        self._ended.add(name)
+        if isinstance(result, RunRecord):
+            self.records[name] = result
+        if name in self._evaluated:
+            self.evaluations[self._evaluated[name]] = result
+        else:
             self.made[name] = str(getattr(result, "folder", result))
+
+    def _side_by_side(self) -> list[str]:
+        """The stages that could run now, each in one thread as it would alone. One that could not, or was done when the
+        study ran last, is run by itself, and none that comes after it before."""
+        able = []
+        for name in self.stages:
+            if name in self._ended:
+                continue
+            if self._needs[name] <= self.made.keys():
+                if name in self._not_again or not takes_one_thread(self._with_folders(self.settings[name])):
+                    break
+                able.append(name)
+        return able
 
     def _with_folders(self, value: Any) -> Any:
         """The value with the folders of stages that have run where settings have what stands for them."""

@@ -96,11 +96,6 @@ def choose_launching(
     )
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 

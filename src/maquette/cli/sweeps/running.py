@@ -34,7 +34,7 @@ from maquette.cli.sweeps.jobs import DryPlanner, Line, Sweep, plan_line, read_li
 from maquette.cli.sweeps.stored import store_plan, stored_plan
 from maquette.cli.sweeps.view import Expected, viewed
 from maquette.cli.sweeps.work import FAILED, FINISHED, Files, numbers_of, subdir
-from maquette.data.process_group import process_group
+from maquette.data.process_group import process_group, usable_cores
 from maquette.tracking.config import TrackingConfig, mlflow_node
 
 _STALE = "its process ended without a word (out of memory, or killed)"
@@ -140,7 +140,7 @@ def _expected_seconds(sweep: Sweep, *, dry: bool) -> tuple[list[float], str]:
 def _choose_launching(
     sweep: Sweep, hydra: Sequence[str], left: Sequence[int], seconds: Sequence[float]
 ) -> launching.Launching:
-    cores = launching.usable_cores()
+    cores = usable_cores()
     forecasts = [forecast for number in left if (forecast := sweep.jobs[number].forecast) is not None]
     threads = None
     processes = max((forecast.processes for forecast in forecasts), default=1)
@@ -247,7 +247,7 @@ def _run(
         stopping: contextlib.AbstractContextManager[list[int]] = contextlib.nullcontext([])
         if chosen.launcher != "basic":
             stopping = launching.stopping_gently(files)
-        with viewed(sweep.name, expected, files), stopping as heard:
+        with viewed(f"sweep {sweep.name}", expected, files), stopping as heard:
             trouble = ""
             try:
                 launch(waiting)

@@ -140,15 +140,22 @@ def write_table(sweep: Sweep, outcomes: dict[int, dict[str, Any]]) -> Path:
 def draw_sweep(folder: Path) -> list[Path]:
     """The pictures of the sweep in `folder`, as PNG and SVG; none for a sweep that has none or too few jobs.
 
-    `sft_size`: held-out loss over the number of examples."""
-    if not folder.name.startswith("sft_size-"):
+    `sft_size`: held-out loss over the number of examples; `precision`: loss and speed in each number format."""
+    name = folder.name.rpartition("-")[0]
+    if name not in ("sft_size", "precision"):
         return []
-    from maquette.training.report import draw_sizes
+    from maquette.training.report import draw_precisions, draw_sizes
 
-    records = [record for record in _finished(folder) if record.facts.get("train")]
-    if len({record.facts["train"]["examples"] for record in records}) < 2:
+    records, kinds, draw = _finished(folder), set(), draw_precisions
+    if name == "sft_size":
+        records = [record for record in records if record.facts.get("train")]
+        kinds, draw = {record.facts["train"]["examples"] for record in records}, draw_sizes
+    else:
+        records = [record for record in records if record.validation_loss and record.tokens_per_second]
+        kinds = {record.spec.precision for record in records}
+    if len(kinds) < 2:
         return []
-    picture = draw_sizes(records, folder / "figures" / "sft_size")
+    picture = draw(records, folder / "figures" / name)
     return [picture, picture.with_suffix(".svg")]
 
 

@@ -1,4 +1,5 @@
-"""One view of a whole sweep while it runs: done, running, left, FLOPs done, time left. A line for each job that ends.
+"""One view of a whole sweep or study while it runs: done, running, left, FLOPs done, time left; and a line for each job
+that ends.
 
 It reads the files in which jobs tell how far they are (work.py), so it does not matter in which processes they run.
 """
@@ -102,7 +103,7 @@ class View:
             self._show(bar, task, state, left)
         elif time.monotonic() - self._reported >= _LINES:
             self._reported = time.monotonic()
-            self._print(f"sweep {self.name}: {self._line(state)}{self._flops(state)}{_left(left)}")
+            self._print(f"{self.name}: {self._line(state)}{self._flops(state)}{_left(left)}")
 
     def _line(self, state: State) -> str:
         waiting = len(self.jobs) - state.done - state.failed - len(state.running)
@@ -143,7 +144,7 @@ def _left(seconds: float | None) -> str:
 
 @contextlib.contextmanager
 def viewed(name: str, jobs: Sequence[Expected], files: Files) -> Iterator[None]:
-    """Shows the sweep while the block runs: a bar at a terminal, lines elsewhere."""
+    """Shows the jobs while the block runs: a bar at a terminal, lines elsewhere."""
     # A console of its own: within the block a job in this process speaks to its log.
     console = Console(file=sys.stderr, highlight=False)
     view, done = View(name, jobs, files, console), threading.Event()
@@ -155,7 +156,7 @@ def viewed(name: str, jobs: Sequence[Expected], files: Files) -> Iterator[None]:
                 Progress(*columns, TextColumn("{task.fields[text]}"), console=console, transient=True,
                          redirect_stderr=False, redirect_stdout=False, refresh_per_second=2)
             )  # fmt: skip
-            task = bar.add_task(f"sweep {name}", total=1.0, text="")
+            task = bar.add_task(name, total=1.0, text="")
 
         def watch() -> None:
             while not done.wait(_LOOK):

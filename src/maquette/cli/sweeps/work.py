@@ -1,4 +1,4 @@
-"""One job of a sweep, in whichever process it runs: what it says, how far it is, and how it ended, all in files.
+"""One job of a sweep or a study, in whichever process it runs: what it says, how far it is, and how it ended, in files.
 
 | file in the sweep's folder | holds |
 |---|---|
@@ -23,7 +23,7 @@ from typing import Any
 
 from maquette.artifacts.errors import MaquetteError
 from maquette.artifacts.files import listed, read_json
-from maquette.artifacts.progress import say
+from maquette.artifacts.progress import report_to, say
 from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.artifacts.targets import place_of
 from maquette.cli.command_line.registry import Stage
@@ -111,8 +111,6 @@ def run_job(stage: Stage, settings: Any, folder: Path, number: int) -> Any:
 
 
 def _outcome(stage: Stage, settings: Any, files: Files, number: int) -> tuple[dict[str, Any], Any]:
-    from maquette.training.callbacks.progress import report_to
-
     outcome: dict[str, Any] = {"status": FINISHED, "exit_code": 0}
     began, result = time.monotonic(), None
     try:
@@ -164,6 +162,11 @@ def _follow(launcher: int, *, started: bool) -> None:
 
 
 _busy, _idle = threading.Event(), threading.Event()
+
+
+def is_busy() -> bool:
+    """Whether a job is under way in this process."""
+    return _busy.is_set()
 
 
 @contextlib.contextmanager

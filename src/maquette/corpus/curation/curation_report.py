@@ -113,12 +113,12 @@ def funnel_figure(stages: Sequence[Mapping[str, Any]]) -> "Figure":
             digits = 0 if name == "documents" else 2
             label = f"{value:,.{digits}f}" + (f"  (−{lost:,.{digits}f})" if round(lost, digits) > 0 else "")
             axes.text(value + largest * 0.01, place, label, va="center", fontsize=8)
-        axes.set_yticks(places, [stage["step"] for stage in stages] if axes is left else [""] * len(stages))
+        axes.set_yticks(places, [stage["step"] for stage in stages])
         axes.invert_yaxis()
         axes.set_xlim(0, largest * 1.28)
         axes.set_xlabel(f"{name} left after the step")
+        axes.set_title("in brackets: what the step takes", fontsize=9)
         axes.grid(axis="y", visible=False)
-    left.set_title("What each step leaves (in brackets: what it takes)")
     return canvas
 
 
@@ -143,7 +143,7 @@ def features_figure(journal: pd.DataFrame, chosen: Sequence[Rule]) -> "Figure":
             if rule.feature == name and edges[0] <= rule.threshold <= edges[-1]:
                 axes.axvline(rule.threshold, color="black", linestyle="--", linewidth=1)
         axes.set_yscale("symlog")
-    panels.flat[0].legend(fontsize=8)
+        axes.legend(fontsize=7)
     return canvas
 
 
@@ -156,10 +156,7 @@ def curve_figure(curve: dict[str, Any]) -> "Figure":
     axes.set_ylabel("precision")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
-    axes.set_title(
-        f"Quality model on held-out labels: average precision {curve['average_precision']:.2f}, "
-        f"by chance {curve['chance']:.2f}", fontsize=9,
-    )  # fmt: skip
+    axes.set_title(f"average precision {curve['average_precision']:.2f}, by chance {curve['chance']:.2f}")
     return canvas
 
 

@@ -18,6 +18,7 @@ from maquette.objectives.completions import RewardFunction
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 from maquette.training import RunRecord, read_history
+from maquette.training.devices import threads_for
 
 REFERENCE = "sft"
 """The run that all others are measured against."""
@@ -57,10 +58,11 @@ def compare_runs(
         one = records.get(name)  # none of a model that was there already
         cost = (0.0, 0.0) if one is None else (float(one.spec.compute), one.seconds)
         runs.append(PolicyRun(name, kind, made[name], dict(values), *cost))
-    measurement = measure_study(
-        runs, REFERENCE, [source[number] for number in range(prompts)], rewards,
-        max_completion_length=max_completion_length, best_of=best_of, seed=seed,
-    )  # fmt: skip
+    with threads_for(reference.spec.architecture.hidden_size):
+        measurement = measure_study(
+            runs, REFERENCE, [source[number] for number in range(prompts)], rewards,
+            max_completion_length=max_completion_length, best_of=best_of, seed=seed,
+        )  # fmt: skip
     histories = {one.name: read_history(Path(one.folder) / "metrics.jsonl") for one in runs if one.name in records}
     validations = {name: rows for name, one in histories.items() if (rows := validations_of(one))}
     write_sealed(folder / CURVES, validations)

@@ -244,12 +244,11 @@ def residuals(fit: SweepFit) -> "Figure":
         axes.axhline(0, color="black", lw=0.8)
         noise = 100 * noises[form]
         axes.axhspan(-noise, noise, color="gray", alpha=0.12, lw=0)
-        axes.set(xscale="log", xlabel="compute C (FLOPs)", title=form)
+        axes.set(xscale="log", xlabel="compute C (FLOPs)", ylabel="relative residual (%)", title=form)
         # The minima's law speaks of runs near the best size only; far ones must not hide the rest.
         limit = max(1.2 * float(np.quantile(np.abs(left), 0.9)), 2 * noise)
         axes.set_ylim(-limit, limit)
-    np.atleast_1d(panels)[0].set_ylabel("relative residual (%)")
-    figure.colorbar(drawn, ax=np.atleast_1d(panels).tolist(), label="log10 N")
+    figure.colorbar(drawn, ax=np.atleast_1d(panels)[-1], label="log10 N")
     return figure
 
 

@@ -239,7 +239,7 @@ def fit_custom(
         if theta[0, index] <= model.lower[index] or theta[0, index] >= model.upper[index]
     ]
     if not minima.converged[0]:
-        warnings.append("The search had not settled when it was stopped: the parameters are not the best ones.")
+        warnings.append("The search had not settled when it was stopped: do not use these parameters.")
     return CustomFit(
         form=form,
         parameters={name: float(value) for name, value in zip(form.names, values, strict=True)},

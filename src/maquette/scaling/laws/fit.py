@@ -155,9 +155,9 @@ def fit_surface(
         *_scatter_warnings(log_residuals, sizes, token_counts),
     ]
     if not minima.converged[best]:
-        warnings.append("The search had not settled when it was stopped: the parameters are not the best ones.")
+        warnings.append("The search had not settled when it was stopped: do not use these parameters.")
     if converged < 0.99:
-        warnings.append(f"{1 - converged:.0%} of the resamples had not settled: the intervals are rough.")
+        warnings.append(f"{1 - converged:.0%} of the resamples had not settled: the intervals are rough: add runs.")
     return SurfaceFit(
         surface=surface,
         interval=interval,

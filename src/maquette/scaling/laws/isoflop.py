@@ -201,17 +201,22 @@ def _grid_warnings(
         f"{o.budget:.3g}" for o, m in zip(optima, minima, strict=True) if not OFF_CENTRE <= m.position <= 1 - OFF_CENTRE
     ]
     if beside:
-        warnings.append(f"Off-centre grids at budgets {', '.join(beside)}: the minimum lies near an end of the sizes.")
+        warnings.append(
+            f"Off-centre grids at budgets {', '.join(beside)}: the minimum lies near an end of the sizes. Add sizes "
+            "beyond that end."
+        )
     if bias is None:
         warnings.append("The method's own bias is unknown: the surface fitted to these runs has no minima on the grid.")
         return warnings
     if abs(bias.exponent) > 0.01:
         warnings.append(
-            f"On a noise-free surface over this grid the method errs by {bias.exponent:+.3f} in the exponent."
+            f"Even without noise this method is {bias.exponent:+.3f} off in the exponent on these sizes. Read the "
+            "exponent with that much doubt, or add sizes around the minima."
         )
     if np.nanmax(np.abs(bias.params)) > 0.05:
         warnings.append(
-            f"On a noise-free surface over this grid the method's N* is up to {np.nanmax(np.abs(bias.params)):.0%} off."
+            f"Even without noise this method's best size is up to {np.nanmax(np.abs(bias.params)):.0%} off on these "
+            "sizes. Add sizes around the minima."
         )
     return warnings
 
@@ -252,5 +257,5 @@ def fit_envelope(params: ArrayLike, loss: ArrayLike, compute: ArrayLike, *, leve
     loss_law = fit_power_law(flops[rows], losses[rows], level=level)
     warnings = list(loss_law.warnings)
     if len(np.unique(sizes[rows])) < len(rows):
-        warnings.append("One size is the best at several budgets: the grid of sizes is coarse for this method.")
+        warnings.append("One size is the best at several budgets: put sizes closer together.")
     return EnvelopeFit(tuple(rows), law.coefficient, law.exponent, law.interval["exponent"], loss_law, tuple(warnings))

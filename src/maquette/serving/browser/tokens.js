@@ -11,7 +11,8 @@ async function lookAt(asked, place) {
   looking = new AbortController();
   const { signal } = looking;
   const first = sourceModel || chosen();
-  const body = { model: first.id, ...asked, ...sampling() };
+  const beams = Number(at("beams").value);
+  const body = { model: first.id, ...asked, ...sampling(), beams };
   if (place) body.place = place;
   try {
     const one = await post("/api/next", body, signal);
@@ -20,7 +21,7 @@ async function lookAt(asked, place) {
     if (other) {
       const ids = one.tokens.slice(0, one.place).map((token) => token.id);
       const same = other.tokenizer === first.tokenizer ? { ids } : { text: one.before };
-      beside = await post("/api/next", { model: other.id, ...same, ...sampling() }, signal);
+      beside = await post("/api/next", { model: other.id, ...same, ...sampling(), beams }, signal);
     }
     seen = one;
     at("token-error").replaceChildren();
@@ -84,11 +85,12 @@ function drawPredictions(predictions) {
       button.setAttribute("aria-label", `${token.shown}: ${percent(token.probability)}, drawn with ${percent(token.drawn)}${written ? ", written here" : ""}`);
       if (written) button.classList.add("written");
       button.disabled = column > 0 && predictions[0][1].candidates.every((other) => other.id !== token.id || other.shown !== token.shown);
-      button.onclick = () => branch(token.id);
+      button.onclick = () => branch([token.id]);
       row.append(button);
       rows.append(row);
     }
     card.append(rows, make("p", "note", `All others: ${percent(one.others)}.`), truncations(one));
+    if ((one.tree || []).length) card.append(tree(one.tree, column > 0 && secondModel().tokenizer !== (sourceModel || chosen()).tokenizer));
     return card;
   }));
   at("token-status").textContent = `Behind token ${seen.place}: ${predictions.map(([name, one]) => `${name} finds ${one.candidates[0].shown} likeliest, ${percent(one.candidates[0].probability)}`).join("; ")}`;
@@ -117,11 +119,41 @@ function truncations(one) {
   return table;
 }
 
-/** Takes another token at the place: what stood behind it is dropped, and can be had back with Undo. */
-async function branch(id) {
+/** The likeliest continuations, what they share once; a choice takes the branch up to there, unless it is only `shown`. */
+function tree(branches, shown) {
+  const part = make("section", "tree"), heading = make("h4", "", "Likeliest continuations");
+  part.setAttribute("aria-label", heading.textContent);
+  const grow = (some, before) => {
+    const list = make("ul");
+    for (const one of some) {
+      const row = make("li"), button = make("button", one.best ? "branch best" : "branch"), ids = [...before, ...one.ids];
+      button.append(make("span", "name", one.shown), make("span", "share", percent(one.probability)));
+      if (one.whole !== null) button.append(make("span", "share whole", `${one.best ? "✓ likeliest, " : ""}${percent(one.whole)} in all`));
+      button.setAttribute("aria-label", `${one.shown}: ${percent(one.probability)}${one.whole === null ? "" : `, ${percent(one.whole)} in all`}${one.best ? ", on the likeliest" : ""}`);
+      button.disabled = shown;
+      button.onclick = () => branch(ids);
+      row.append(button);
+      if (one.branches.length) row.append(grow(one.branches, ids));
+      list.append(row);
+    }
+    return list;
+  };
+  part.append(heading, grow(branches, []));
+  part.onkeydown = (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key], all = [...part.querySelectorAll(".branch")];
+    const next = all[all.indexOf(event.target) + step];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  };
+  return part;
+}
+
+/** Takes other tokens at the place: what stood behind it is dropped, and can be had back with Undo. */
+async function branch(more) {
   if (writing) return;
   trail.push({ ids: seen.tokens.map((token) => token.id), place: seen.place });
-  await lookAt({ ids: [...idsBefore(seen.place), id] });
+  await lookAt({ ids: [...idsBefore(seen.place), ...more] });
   at("predictions").querySelector("button")?.focus();
 }
 
@@ -181,6 +213,7 @@ at("stop-writing").onclick = () => writing && writing.abort();
 at("undo").onclick = undo;
 at("colour").onchange = () => seen && drawTokens();
 at("second").onchange = () => lookAgain();
+at("beams").onchange = () => lookAgain();
 
 function resample() {
   clearTimeout(sliding);

@@ -5,9 +5,7 @@ Lightning's `RichProgressBar` and `TQDMProgressBar` would be cheap enough (0.08 
 instead with `callbacks.progress._target_=...`.
 """
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from maquette.artifacts.progress import console, duration, say
+from maquette.artifacts.progress import console, duration, listeners, say
 from maquette.training.callbacks.base import RunCallback
 from maquette.training.callbacks.throughput import Throughput
 
@@ -27,18 +25,6 @@ _LINES = 15.0
 
 _REPORT = 0.5
 """Seconds between two reports to somebody who shows many runs at once."""
-
-_listeners: list[Callable[[int, int], None]] = []
-
-
-@contextlib.contextmanager
-def report_to(listener: Callable[[int, int], None]) -> Iterator[None]:
-    """Within the block, runs show nothing of their own: `listener(step, steps)` is called with how far they are."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        _listeners.pop()
 
 
 class Progress(RunCallback):
@@ -59,8 +45,8 @@ class Progress(RunCallback):
         self._speed = next((one for one in trainer.callbacks if isinstance(one, Throughput)), None)  # type: ignore[attr-defined]
         if not self._visible:
             return
-        if _listeners:
-            _listeners[-1](self._step, self._steps)
+        if listeners:
+            listeners[-1](self._step, self._steps)
         elif console.is_terminal:
             self._shown = 0.0
             columns = [
@@ -87,12 +73,12 @@ class Progress(RunCallback):
         self._step = trainer.global_step
         losses, self._losses = self._losses, []
         now = time.monotonic()
-        pause = _REPORT if _listeners else _LINES if self._bar is None else _REFRESH
-        if now - self._shown < pause and not (_listeners and self._step == self._steps):
+        pause = _REPORT if listeners else _LINES if self._bar is None else _REFRESH
+        if now - self._shown < pause and not (listeners and self._step == self._steps):
             return
         self._shown = now
-        if _listeners:
-            _listeners[-1](self._step, self._steps)
+        if listeners:
+            listeners[-1](self._step, self._steps)
             return
         mean = float(torch.stack(losses).mean()) * trainer.accumulate_grad_batches if losses else None
         self._show(mean)
