@@ -1,6 +1,6 @@
 """Does fine-tuning on unseen facts teach a model to hallucinate (Gekhman et al. 2024)?
 
-    python experiments/hallucination.py             # seeds=[0,1,2] people=64 shares=[0,0.25,0.5,1] size=60k outputs=...
+    python experiments/hallucination.py             # seeds=[0,1,2] people=24 shares=[0,0.5,1] size=60k outputs=...
 
 An invented world, a base model that has read part of it, and fine-tuned models that differ in nothing but the share of
 their answers that no text has told of. What the base recalls by itself is said first. Each seed is a world with models
@@ -52,15 +52,15 @@ class Settings:
     outputs: str = "outputs"
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0  # of the world, of weights and of the order of data
-    people: int = 64  # whom the pretraining text tells of
-    answered: int = 64  # others, of whom it also answers the question where they live
+    people: int = 24  # whom the pretraining text tells of
+    answered: int = 24  # others, of whom it also answers the question where they live
     repeats: int = 100  # how often the text says each of its sentences
     size: str = "60k"
-    tokens: str = "1.5m"  # of pretraining
+    tokens: str = "600k"  # of pretraining
     epochs: float = 12.0  # of fine-tuning
     batch_size: int = 8  # examples of a step of it
     lr: float = 0.003  # its peak learning rate
-    shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0])  # of unseen facts in fine-tuning
+    shares: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0])  # of unseen facts in fine-tuning
 
 
 def run(config: Settings) -> Path:

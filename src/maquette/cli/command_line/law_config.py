@@ -132,6 +132,13 @@ class PlanStage(PrintedStage):
     staff_years: float | None = setting(None, "years they work on it (1)", minimum=0)
     overhead: float | None = setting(None, "PUE: the data centre's energy over the accelerators' (1.1)", minimum=1)
     kilograms_per_kwh: float | None = setting(None, "kg of CO2e for a kWh (0.4)", minimum=0)
+    num_experts: int | None = setting(
+        None, "a mixture of so many experts: the parameters of the plan are those that a token uses", minimum=1
+    )
+    num_experts_per_tok: int = setting(2, "experts that a token goes through", minimum=1)
+    sequence_length: int | None = setting(
+        None, "predict the memory of a step with a sequence of so many tokens, and whether it fits (seconds)", minimum=1
+    )
     pipeline: str | None = setting(
         None, "compare: thirty one-day models against three days of small ones and one of 27", choices=("compare",)
     )

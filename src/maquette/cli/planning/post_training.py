@@ -233,7 +233,12 @@ def _reward_tokenizer(config: TrainStage, tokenizer: Tokenizer) -> Tokenizer | N
 
 
 def _baseline(config: TrainStage) -> Path:
-    return find_checkpoint(config.reward.baseline, config.outputs)
+    try:
+        return find_checkpoint(config.reward.baseline, config.outputs)
+    except ConfigError as error:
+        raise ConfigError(
+            f"reward.baseline={config.reward.baseline}: there is no such folder or run.", error.hint
+        ) from None
 
 
 def _reward_digest(config: TrainStage) -> str:
