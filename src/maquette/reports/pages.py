@@ -184,7 +184,7 @@ def _panels(figure: "Figure") -> list[str]:
 
 
 def _svg(figure: "Figure", part: "Bbox | None" = None) -> str:
-    """A figure, or a `part` of it in inches, as SVG: text stays text, black is the page's ink, white (of legends) its paper."""
+    """A figure, or a `part` of it in inches, as SVG: text stays text, black is the page's ink, white its ground."""
     import matplotlib
 
     buffer = io.StringIO()
