@@ -23,7 +23,7 @@ from maquette.data.process_group import process_group
 from maquette.data.token_artifacts import TokensResult
 from maquette.model.config import ModelConfig
 from maquette.model.core_config import CoreConfig
-from maquette.model.loading import model_folder, weights_digest
+from maquette.model.loading import model_folder, model_name, weights_digest
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark
 from maquette.recipe.pretraining import Recipe
@@ -55,7 +55,8 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
 
         facts = read_manifest(data.folder).facts
         config.data.sequence_length = facts["sequence_length"]
-        config.data.batch_size_tokens = facts["batch_size_tokens"] * count_processes(config.trainer)
+        processes = count_processes(config.trainer, config.tensor_parallel_size)
+        config.data.batch_size_tokens = facts["batch_size_tokens"] * processes
     vocab_size = Tokenizer.load(data.tokenizer).vocab_size
     recipe = recipe_of(config, vocab_size, architecture)
     if config.trainer.max_steps > 0 and config.trainer.max_steps != recipe.steps:
@@ -114,8 +115,14 @@ class PlannedRun:
     def job(self) -> "Job":
         """How the run is done here. Raises `ConfigError` where this machine can't do it."""
         from maquette.training import Job, choose_hardware
+        from maquette.training.devices import check_sharing
 
         config, spec = self.config, self.spec
+        check_sharing(
+            spec.architecture, tensor_parallel_size=config.tensor_parallel_size,
+            expert_parallel_size=config.expert_parallel_size, strategy=str(config.trainer.strategy),
+            adapter=bool(config.adapter), compile=config.compile, policy=config.objective.entry.reads == "prompts",
+        )  # fmt: skip
         remark = recipe_remark(config.optimizer, spec.learning_rate)
         if remark and process_group().is_first:
             say_once(remark)
@@ -128,6 +135,8 @@ class PlannedRun:
                 config.precision,
                 threads=config.threads,
                 width=spec.architecture.hidden_size,
+                tensor_parallel_size=config.tensor_parallel_size,
+                expert_parallel_size=config.expert_parallel_size,
             ),
             optimizer=config.optimizer,
             scheduler=config.scheduler,
@@ -206,7 +215,7 @@ def _tags(config: TrainStage, spec: RunSpec) -> dict[str, Any]:
         **lineage_tags(
             spec.digests,
             parent=config.tracking.parent,
-            checkpoint=spec.checkpoint,
+            checkpoint=None if spec.checkpoint is None else model_name(spec.checkpoint),
             checkpoint_run=None if source is None else source.get("tracking_run"),
         ),
     }

@@ -29,6 +29,7 @@ from maquette.scaling.laws.surface import (
 from maquette.scaling.plans import hardware as cost
 from maquette.scaling.plans.hardware import Accelerator, accelerator
 from maquette.statistics import Interval, percentile_interval
+from maquette.training.energy import KILOGRAMS_PER_KWH
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Assumptions:
     salary: float = 500_000
     staff_years: float = 1.0
     overhead: float = 1.1
-    kilograms_per_kwh: float = 0.4
+    kilograms_per_kwh: float = KILOGRAMS_PER_KWH
     tokens_available: float | None = None
     tokens_served: float = 0.0
     token_price: float = 1.0
