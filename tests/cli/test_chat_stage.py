@@ -36,10 +36,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_names_are_short_where_they_can_be(folders: list[str]) -> None:
-    assert list(open_models(list(map(Path, folders[1:])))) == ["model", "other"]
-    assert list(open_models(list(map(Path, folders[:2])))) == folders[:2]
+    opened = open_models(list(map(Path, folders[1:])))
+    assert list(opened) == ["b", "other"]
+    assert opened["b"].parameters.head == opened["b"].tokenizer.vocab_size * 16
     with pytest.raises(ConfigError, match="twice"):
-        open_models([Path(folders[0]), Path(folders[0])])
+        chat.run(ChatStage(models=[folders[0], folders[0]]))
     with pytest.raises(ConfigError, match="both given"):
         ChatStage(models=folders, checkpoint=folders[0]).validate()
 

@@ -15,6 +15,7 @@ from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import CompareStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.evaluation import completions
+from maquette.evaluation.model_outputs import read_model_outputs
 from maquette.evaluation.policy_comparison import compare_policies
 from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.comparison import Comparison, Judgement
@@ -223,6 +224,21 @@ def test_outputs_that_others_have_published(outputs: Path, tmp_path: Path, monke
         compare.run(settings(outputs, both, "baseline=four", models="[]"))
     with pytest.raises(ConfigError, match="model_outputs"):
         settings(outputs, "outputs=them.json")
+
+
+def test_own_prompts_have_a_judge_by_default(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody is named: the first model judges. What was written is read back as it was."""
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {n}."}) + "\n" for n in range(6)))
+    result = compare.run(settings(outputs, f"prompts.path='{tmp_path}/prompts.jsonl'", "count=6"))
+    assert result["prompts"] == 6 and "one judges" in capsys.readouterr().err
+    row = result["models"][0]
+    assert 0 <= row["p_value"] <= row["adjusted"] <= 1 and row["detectable"] >= 0
+    (file,) = (path for path in (outputs / "comparisons").glob("language_model-*/model_outputs.json"))
+    rows = json.loads(file.read_text())
+    assert len(rows) == 12 and {one["generator"] for one in rows} == {"one", "two"}
+    prompts, published = read_model_outputs([str(file)])
+    assert [one.messages[-1]["content"] for one in prompts] == [f"Say {n}." for n in range(6)]
+    assert list(published) == ["one", "two"]
 
 
 def test_a_model_told_to_be_verbose(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

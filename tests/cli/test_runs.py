@@ -14,6 +14,9 @@ from maquette.cli import runs
 from maquette.cli.command_line.law_config import RunsStage
 from maquette.tracking import TrackingConfig, find_runs, start_run
 from maquette.tracking.runs_table import age, differences_table, results_table, short, tab_separated_runs
+from maquette.training.record import begin_record
+from maquette.training.run_difference import find_run
+from support.small_specs import make_spec
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +156,18 @@ def test_short_numbers() -> None:
         "2.5T",
     ]
     assert [age(s) for s in (3, 61, 7200, 200_000)] == ["3 s", "1 min", "2 h", "2 d"]
+
+
+def test_a_run_that_only_mlflow_has_is_compared(outputs: Path, tmp_path: Path) -> None:
+    spec = make_spec(label="1m-4.3m")
+    record = begin_record(spec, tmp_path / spec.name).ended(finished=True, validation_loss=3.0)
+    record.save()
+    with start_run(TrackingConfig(), outputs=outputs, name=spec.name, folder=outputs, params={}, tags={}) as log:
+        log.log_artifact(Path(record.folder) / "run.json")
+    found = find_run(spec.name, outputs, TrackingConfig())
+    assert found.spec == spec and found.validation_loss == 3.0
+    with pytest.raises(ConfigError, match=r"300k-run \(run, finished\) has no run\.json"):
+        find_run("300k-run", outputs, TrackingConfig())
+    with pytest.raises(ConfigError, match="no run 300k-ran in") as error:
+        find_run("300k-ran", outputs, TrackingConfig())
+    assert error.value.hint == "Did you mean 300k-run?"

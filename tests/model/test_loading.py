@@ -9,7 +9,16 @@ import torch
 from maquette.artifacts import ConfigError, StageError
 from maquette.artifacts.run_file import write_run
 from maquette.model import LanguageModel, TransformerConfig, hf
-from maquette.model.loading import find_checkpoint, latest_run, load_checkpoint, load_tokenizer, model_folder
+from maquette.model.loading import (
+    find_checkpoint,
+    find_models,
+    latest_run,
+    load_checkpoint,
+    load_tokenizer,
+    model_folder,
+    model_name,
+    model_names,
+)
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
 
@@ -68,6 +77,22 @@ def test_names(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError, match="no such folder or run") as error:
         find_checkpoint("300k-6m-12345687", tmp_path)
     assert error.value.hint == "Did you mean 300k-6m-12345678?"
+    with pytest.raises(ConfigError, match=r"^models=gpt: there is no such folder or run"):
+        find_models(["gpt2", "gpt"], None, tmp_path)
+    with pytest.raises(ConfigError, match=r"names .*gpt2 twice"):
+        find_models(["gpt2", str(imported)], None, tmp_path)
+    with pytest.raises(ConfigError, match="twice"):
+        find_models(["300k-6m-12345678", str(run / "model")], None, tmp_path)
+
+
+def test_a_model_is_called_the_same_wherever_it_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "mine" / "runs" / "300k-6m-12345678"
+    (run / "model").mkdir(parents=True)
+    monkeypatch.chdir(run)
+    assert model_name(".") == model_name(run) == model_name(run / "model") == run.name
+    theirs = tmp_path / "theirs" / "runs" / run.name / "model"
+    assert model_names([run / "model", theirs]) == [f"mine/runs/{run.name}", f"theirs/runs/{run.name}"]
+    assert model_names([run, tmp_path / "gpt2"]) == [run.name, "gpt2"]
 
 
 def test_run_and_exported_folder_give_the_same(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -5,7 +5,14 @@ import pytest
 from scipy import stats
 
 from maquette.artifacts import ConfigError
-from maquette.statistics import bootstrap, bootstrap_mean, paired_bootstrap, resample_counts
+from maquette.statistics import (
+    bootstrap,
+    bootstrap_mean,
+    detectable_difference,
+    holm,
+    paired_bootstrap,
+    resample_counts,
+)
 
 
 def test_counts_draw_as_many_cases_as_there_are() -> None:
@@ -66,3 +73,17 @@ def test_too_little_to_draw_from_is_refused() -> None:
 def test_pairs_of_different_length_are_refused() -> None:
     with pytest.raises(ConfigError, match="3 and 2"):
         paired_bootstrap([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+def test_many_comparisons_are_adjusted_as_holm_did() -> None:
+    # Holm 1979: 0.01 x 4, then 0.013 x 3 (not below it), 0.02 x 2 likewise, 0.9 x 1
+    assert holm([0.02, 0.01, 0.9, 0.013]) == pytest.approx([0.04, 0.04, 0.9, 0.04])
+    assert holm([0.5, 0.6]) == pytest.approx([1.0, 1.0]) and len(holm([])) == 0
+    draws = np.random.default_rng(0).random((2000, 5))
+    assert np.mean([(holm(row) < 0.05).any() for row in draws]) == pytest.approx(0.05, abs=0.015)
+
+
+def test_a_detectable_difference_is_found_in_four_cases_of_five() -> None:
+    error = 0.03
+    measured = detectable_difference(error) + error * np.random.default_rng(0).standard_normal(20_000)
+    assert np.mean(np.abs(measured / error) > 1.95996) == pytest.approx(0.8, abs=0.01)

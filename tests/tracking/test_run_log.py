@@ -1,6 +1,7 @@
 """A run's record as MLflow itself reads it back."""
 
 import contextlib
+import json
 import math
 import multiprocessing
 import sqlite3
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 
 from maquette.artifacts import ConfigError
 from maquette.tracking import TrackingConfig, find_runs, run_log, start_parent_run, start_run
+from maquette.tracking.search import mlflow_page
 
 
 def run(outputs: Path, **changes: object):  # type: ignore[no-untyped-def]
@@ -192,3 +194,54 @@ def test_a_name_that_is_a_path_is_refused(outputs: Path) -> None:
         for name in ("loss/", "a//b", "/a", "../a", "."):
             with pytest.raises(ConfigError):
                 log.log_metrics({name: 1.0}, 0)
+
+
+def test_mlflows_pages_show_training_with_its_loss(outputs: Path) -> None:
+    with run(outputs, folder=outputs / "runs" / "run") as log:
+        log.log_datasets({"installed (tokens)": "a" * 64})
+        log.describe("# A card")
+    opened = client(outputs)
+    stored = opened.get_run(log.run_id)
+    (given,) = stored.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest, given.tags[0].value) == (
+        "installed (tokens)",
+        "a" * 36,
+        "training",
+    )
+    assert stored.data.tags["mlflow.note.content"] == "# A card" and stored.data.tags["folder"] == "runs/run"
+    assert find_runs(outputs)["folder"].tolist() == [str(outputs / "runs" / "run")]
+    experiment = opened.get_experiment(stored.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    view = json.loads(experiment.tags["mlflow.sharedViewState.training"])
+    assert view["selectedColumns"][0] == "metrics.`validation/loss`"
+    assert view["compareRunSections"][0]["name"] == "validation"
+    for key in ("training", "laws", "evaluation"):
+        opened.search_runs([stored.info.experiment_id], json.loads(experiment.tags[f"mlflow.sharedViewState.{key}"])[
+            "searchFilter"
+        ])  # fmt: skip
+        assert f"viewStateShareKey={key}" in experiment.tags["mlflow.note.content"]
+    assert mlflow_page(outputs, TrackingConfig()).endswith(f"#/experiments/{stored.info.experiment_id}/runs?"
+                                                           "viewStateShareKey=training")  # fmt: skip
+    opened.set_experiment_tag(stored.info.experiment_id, "mlflow.note.content", "mine")
+    with run(outputs):
+        pass
+    assert opened.get_experiment(stored.info.experiment_id).tags["mlflow.note.content"] == "mine"
+
+
+def test_a_run_of_another_experiment_is_shown_below_this_one_once(outputs: Path) -> None:
+    with run(outputs, params={"N": 10}, tags={"kind": "train", "fingerprint": "f"}) as first:
+        first.log_metrics({"validation/loss": 3.0}, 7)
+    other = TrackingConfig(experiment="other")
+    for _ in range(2):
+        with run(outputs, config=other, name="sweep", run_id=None) as sweep:
+            for _ in range(2):
+                sweep.show_again(str(first.run_id))
+    runs = find_runs(outputs, experiment="other")
+    copies = runs[runs["tags.reused.from"] == first.run_id]
+    assert len(copies) == 2 and copies["parent"].nunique() == 2  # one below each of the two sweeps
+    copy = copies.iloc[0]
+    assert (copy["name"], copy["status"], copy["N"], copy["validation/loss"]) == ("run", "FINISHED", 10, 3.0)
+    assert copy["tags.fingerprint"] == "f" and copy["folder"] == str(outputs / "runs" / "run")
+    with run(outputs, name="sweep of the same experiment") as sweep:
+        sweep.show_again(str(first.run_id))
+    assert len(find_runs(outputs)) == 2

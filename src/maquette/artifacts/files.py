@@ -87,6 +87,12 @@ def relocated(path: Path | str, root: Path | str) -> Path:
     return path
 
 
+def portable(path: Path | str, root: Path | str) -> str:
+    """A folder as it is written down where others read it, on this machine or another: within `root` from there on."""
+    path, root = Path(path).absolute(), Path(root).absolute()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -52,7 +52,8 @@ def run(config: AnnotateStage) -> Path:
 def _inputs(config: AnnotateStage, policy: Path | None) -> dict[str, str]:
     """Digests of the models and files that the labels come from."""
     models = {"policy": policy, "annotator": config.feedback.annotator_folder(config.outputs)}
-    models |= {f"chooses{place}": find_reward_model(one, config.outputs) for place, one in enumerate(config.rewards)}
+    choosing = [find_reward_model(one, config.outputs, key="rewards") for one in config.rewards]
+    models |= {f"chooses{place}": folder for place, folder in enumerate(choosing)}
     files = {"given": config.given, "prompts": config.prompts.path, "labels": config.feedback.path}
     files |= {f"add{number}": path for number, path in enumerate(config.add)}
     digests = {name: file_digest(path) for name, path in files.items() if path is not None}

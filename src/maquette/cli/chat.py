@@ -2,7 +2,7 @@
 
 from maquette.artifacts import ConfigError
 from maquette.cli.command_line.model_config import ChatStage
-from maquette.model.loading import find_checkpoint
+from maquette.model.loading import find_models
 from maquette.model.sampling import Sampling
 from maquette.serving.served import open_models
 
@@ -15,7 +15,6 @@ def run(config: ChatStage) -> None:
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed.", "pip install 'maquette-lm[serving]'") from None
 
-    wanted: list[str | None] = [*config.models] or [config.checkpoint]
-    models = open_models([find_checkpoint(name, config.outputs) for name in wanted])
+    models = open_models(find_models(config.models, config.checkpoint, config.outputs))
     sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p)
     serve(models, sampling, outputs=config.outputs, host=config.host, port=config.port, token=config.token)

@@ -12,7 +12,7 @@ from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import CompareStage
 from maquette.evaluation.completions import sampled_completions, show_comparison, write_comparison
 from maquette.evaluation.model_outputs import baseline_of, read_model_outputs
-from maquette.evaluation.policy_comparison import comparison_identity, judge_completions
+from maquette.evaluation.policy_comparison import comparison_identity, judge_completions, judge_of_own_prompts
 from maquette.feedback.annotators.custom import CallableAnnotator
 from maquette.model.loading import find_checkpoint
 from maquette.tracking import start_run
@@ -26,7 +26,9 @@ def run(config: CompareStage) -> dict[str, Any]:
     baseline = baseline_of(names, config.baseline)
     if config.feedback.kind == "callable":
         CallableAnnotator(config.feedback.callable)  # raises where it can't be imported, before anything is sampled
-    folders = {name: find_checkpoint(name, config.outputs) for name in config.models}
+    if config.prompts.path is not None or published:
+        config.feedback = judge_of_own_prompts(config.feedback, config.outputs, config.models)
+    folders = {name: find_checkpoint(name, config.outputs, key="models") for name in config.models}
     folders |= {name: folders[model] for name, (model, _) in config.systems().items()}
     settings = config.identity() | ({"published": digest(published)} if published else {})
     asked = comparison_identity(settings, config.feedback, config.prompts, folders, config.outputs)
@@ -46,6 +48,7 @@ def run(config: CompareStage) -> dict[str, Any]:
         )  # fmt: skip
         completions |= {name: own[: len(prompts)] for name, own in published.items()}
         result = {"baseline": baseline, "level": config.level, "seed": config.seed, "asked": asked}
+        result["called"] = config.called(folders)
         result |= judge_completions(
             config.feedback, prompts, completions, baseline, journal=folder / "journal.jsonl", outputs=config.outputs,
             level=config.level, seed=config.seed, force=config.force,

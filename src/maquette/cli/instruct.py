@@ -10,7 +10,7 @@ from maquette.artifacts.files import digest, locked
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import InstructStage
 from maquette.feedback.instruct.tasks import read_seeds, request_identity, seed_file
-from maquette.model.loading import find_checkpoint, weights_digest
+from maquette.model.loading import find_checkpoint, model_name, weights_digest
 from maquette.tracking import start_run
 
 
@@ -22,8 +22,8 @@ def run(config: InstructStage) -> Path:
     asked |= request_identity(seed_file(config.seeds))
     name = config.author.model
     if config.author.url is None:
-        checkpoint = find_checkpoint(config.author.checkpoint, config.outputs)
-        name, asked["weights"] = checkpoint.name, weights_digest(checkpoint)
+        checkpoint = find_checkpoint(config.author.checkpoint, config.outputs, key="author.checkpoint")
+        name, asked["weights"] = model_name(checkpoint), weights_digest(checkpoint)
     folder = Path(config.outputs) / "instructions" / f"{name.replace('/', '-').lstrip('.')}-{digest(asked)[:8]}"
     with (
         locked(folder),

@@ -28,6 +28,8 @@ def run(config: LeaderboardStage) -> list[Leaderboard]:
         return shown
     for ranking in shown:
         Console().print(terminal_table(*ranking.table(), title=f"suite {ranking.suite} ({ranking.protocol[:8]})"))
+        if ranking.detectable is not None:
+            say(f"p: Holm's, over {len(ranking.rows) - 1}; less than {ranking.detectable:.3f} may be missed")
     page = write_page(root, "leaderboard.html.j2", {"rankings": shown})
     say(f"Open {page.absolute().as_uri()}")
     return shown

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from maquette.artifacts import ConfigError
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.model_config import NextStage
 from maquette.model.generation import document_prompt
-from maquette.model.loading import find_checkpoint, load_checkpoint
+from maquette.model.loading import find_models, load_checkpoint, model_names
 from maquette.model.next_token_view import NextTokenView, show, tab_separated, view_next_token
 from maquette.model.sampling import Sampling
 from maquette.text.chat import request
@@ -25,15 +24,12 @@ if TYPE_CHECKING:
 def run(config: NextStage) -> list[NextTokenView]:
     """Prints each text's next token: bars in a terminal (models side by side), TSV into a pipe, or JSON. Without a
     text it is that of an empty document."""
-    wanted: list[str | None] = [*config.models] or [config.checkpoint]
-    folders = [find_checkpoint(name, config.outputs) for name in wanted]
-    if len(set(folders)) < len(folders):
-        raise ConfigError("models names a model twice.", "Leave one out.")
+    folders = find_models(config.models, config.checkpoint, config.outputs)
     sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p)
-    opened = [(folder, *load_checkpoint(folder)) for folder in folders]
+    opened = [(*one, *load_checkpoint(one[0])) for one in zip(folders, model_names(folders), strict=True)]
     views: list[NextTokenView] = []
     for text in config.texts or [""]:
-        of_text = [_view(folder, model, tokenizer, text, sampling, config) for folder, model, tokenizer in opened]
+        of_text = [_view(*one, text, sampling, config) for one in opened]
         views += of_text
         if not config.json and sys.stdout.isatty():
             show(of_text, Console())
@@ -47,11 +43,12 @@ def run(config: NextStage) -> list[NextTokenView]:
 
 
 def _view(
-    folder: Path, model: "LanguageModel", tokenizer: "Tokenizer", text: str, sampling: Sampling, config: NextStage
-) -> NextTokenView:
+    folder: Path, name: str, model: "LanguageModel", tokenizer: "Tokenizer", text: str, sampling: Sampling,
+    config: NextStage,
+) -> NextTokenView:  # fmt: skip
     asks = is_assistant(folder, tokenizer) if config.chat is None else config.chat
     ids = request(tokenizer, text) if asks else document_prompt(tokenizer, text)
     return view_next_token(
-        folder.name, model, tokenizer, text, ids, sampling, count=config.count, back=config.back, beams=config.beams,
+        name, model, tokenizer, text, ids, sampling, count=config.count, back=config.back, beams=config.beams,
         max_tokens=config.max_tokens,
     )  # fmt: skip

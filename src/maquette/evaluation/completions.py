@@ -12,6 +12,7 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_sealed, write_sealed
 from maquette.data.conversations import Prompt, render_prompt
 from maquette.evaluation.figures import controlled_intervals, win_rate_figure
+from maquette.evaluation.model_outputs import write_model_outputs
 from maquette.evaluation.policy_comparison import short_names
 from maquette.feedback.config import PromptsConfig
 from maquette.feedback.policies import sample_many
@@ -23,6 +24,8 @@ from maquette.tracking import RunLog
 from maquette.training.devices import threads_for
 
 FILE = "comparison.json"
+OUTPUTS = "model_outputs.json"
+"""Every model's completions in AlpacaEval's format, which `model_outputs=` and alpaca_eval read."""
 _SHOWN = 6
 """Prompts whose completions are on the page."""
 
@@ -110,8 +113,9 @@ def write_comparison(
     facts = {**result, "called": called, "examples": examples, "controlled": controlled_intervals(result)}
     page = write_page(folder, "comparison.html.j2", facts, {"win_rates": win_rate_figure(result, called)})
     write_json(folder / FILE, result)
-    log.log_metrics({f"win_rate/{Path(one['model']).name}": one["win_rate"] for one in result["models"]}, step=0)
-    for made in (page, folder / FILE, folder / "figures"):
+    write_model_outputs(folder / OUTPUTS, prompts, completions, called)
+    log.log_metrics({f"win_rate/{called[one['model']]}": one["win_rate"] for one in result["models"]}, step=0)
+    for made in (page, folder / FILE, folder / OUTPUTS, folder / "figures"):
         log.log_artifact(made)
     return page
 
@@ -126,8 +130,9 @@ def show_comparison(result: Mapping[str, Any]) -> None:
             controlled = f"{row['controlled']:.1f} ± {row['controlled_error']:.1f}"
         counts = f"{row['wins']:,}-{row['ties']:,}-{row['losses']:,}"
         span = f"{row['low']:.1f}-{row['high']:.1f}"
-        rows.append((called[row["model"]], f"{row['win_rate']:.1f}", span, controlled, counts))
-    columns = ("model", "win rate", "interval", "at equal length", "won-tied-lost")
+        p_value = f"{row['adjusted']:.3f}"
+        rows.append((called[row["model"]], f"{row['win_rate']:.1f}", span, p_value, controlled, counts))
+    columns = ("model", "win rate", "interval", "p (Holm)", "at equal length", "won-tied-lost")
     title = f"against {called[result['baseline']]}, by {result['judge']}"
     Console().print(terminal_table(columns, rows, title))
     if failed := sum(row["failed"] for row in result["models"]):

@@ -1,6 +1,8 @@
 """Settings of an evaluation: what is asked, and how."""
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import setting
@@ -11,6 +13,8 @@ EMBEDDED = ("docstring", "continuation", "agreement", "arithmetic")
 CONTENT_PROTOCOLS = ("likelihood", "per_byte", "per_token", "unconditional")
 LETTER_PROTOCOLS = ("letter", "constrained")
 PROTOCOLS = CONTENT_PROTOCOLS + LETTER_PROTOCOLS
+FREE_PROTOCOLS = ("exact_match", "judged")
+"""How an answer in the model's own words is marked."""
 
 
 @dataclass
@@ -63,6 +67,14 @@ class SuiteConfig:
         None, "tokens that each window of a long text adds; by default half the model's context", minimum=1
     )
     contamination: bool = setting(False, "test tasks from files for having been trained on")
+    answer_tokens: int = setting(64, "tokens of an answer in the model's own words at most", minimum=1)
+    answer_stop: list[str] = setting(lambda: ["\n"], "texts that end such an answer")
+    answer_pattern: str | None = setting(
+        None, "regular expression whose last match in it (its first group) is the answer; null: all of it"
+    )
+    judge: dict[str, Any] = setting(
+        dict, "who marks it too, beside the accepted answer: {kind: language_model, url: ...}, as feedback is set"
+    )
 
     @property
     def needs_corpus(self) -> bool:
@@ -81,6 +93,20 @@ class SuiteConfig:
                 raise ConfigError(f"suite.embedded={task} is not known.", f"Allowed: {', '.join(EMBEDDED)}.")
         if both := sorted(set(self.embedded) & set(self.files)):
             raise ConfigError(f"suite.files.{both[0]} has the name of an embedded task.", "Choose another.")
+        try:
+            re.compile(self.answer_pattern or "")
+        except re.error as error:
+            raise ConfigError(
+                f"suite.answer_pattern={self.answer_pattern} is not a regular expression: {error}.",
+                "Write it as Python's re does: '-?[0-9.]+' for the last number.",
+            ) from None
+
+    @property
+    def free_form(self) -> dict[str, Any]:
+        """What decides how answers in the model's own words are marked."""
+        return {
+            "tokens": self.answer_tokens, "stop": self.answer_stop, "pattern": self.answer_pattern, "judge": self.judge
+        }  # fmt: skip
 
 
 def no_suite() -> SuiteConfig:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 PROTOCOL_NAMES = {
     "likelihood": "likelihood", "per_byte": "per byte", "per_token": "per token", "unconditional": "less unconditional",
-    "letter": "letter, likelihood", "constrained": "letter, constrained",
+    "letter": "letter, likelihood", "constrained": "letter, constrained", "exact_match": "exact match",
+    "judged": "judge",
 }  # fmt: skip
 
 

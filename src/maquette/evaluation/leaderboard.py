@@ -11,7 +11,7 @@ import pandas as pd
 from maquette.artifacts import ConfigError
 from maquette.artifacts.reading import load_sealed
 from maquette.evaluation.baselines import ALL
-from maquette.statistics import PairedDifference, paired_bootstrap
+from maquette.statistics import PairedDifference, detectable_difference, holm, paired_bootstrap
 
 FILE = "evaluation.json"
 
@@ -19,7 +19,8 @@ FILE = "evaluation.json"
 @dataclass(frozen=True)
 class LeaderboardRow:
     """One checkpoint on a suite: mean accuracy and mean win rate over its tasks, bits per byte, and the mean accuracy's
-    difference from the first row's over the same questions."""
+    difference from the first row's over the same questions. `adjusted`: its p-value for as many comparisons as the
+    leaderboard makes; `detectable`: the difference that these questions show in four cases of five."""
 
     name: str
     checkpoint: str
@@ -30,6 +31,8 @@ class LeaderboardRow:
     bits_per_byte: float | None
     perplexity: float | None
     behind: PairedDifference | None
+    adjusted: float | None = None
+    detectable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,17 @@ class Leaderboard:
         """Whether perplexities by token may be compared."""
         return len({row.tokenizer for row in self.rows}) == 1
 
+    @property
+    def detectable(self) -> float | None:
+        """The smallest difference from the first row that would be seen whoever it is; None of a model alone."""
+        return max((row.detectable for row in self.rows if row.detectable is not None), default=None)
+
     def table(self) -> tuple[list[str], list[list[Any]]]:
         """Headings, and the rows' cells under them."""
         tasks = list(dict.fromkeys(name for row in self.rows for name in row.scores))
         head = ["model", "mean win rate", "mean accuracy", "behind the first", *tasks, "bits per byte", "perplexity"]
         rows = [
-            [row.name, _cell(row.mean_win_rate), _cell(row.mean_accuracy), _behind(row.behind),
+            [row.name, _cell(row.mean_win_rate), _cell(row.mean_accuracy), _behind(row),
              *(_cell(row.scores.get(task)) for task in tasks), _cell(row.bits_per_byte),
              _cell(row.perplexity) if self.one_tokenizer else "other tokenizers"]
             for row in self.rows
@@ -92,14 +100,19 @@ def _ranked(group: list[dict[str, Any]], resamples: int, seed: int) -> Iterable[
         return -rates.get(row["digests"]["model"], 0.0), 1.0 if accuracy is None else -accuracy
 
     group = sorted(group, key=order)
-    for row in group:
+    behind = [compare(group[0], row, resamples=resamples, seed=seed) for row in group[1:]]
+    compared = [place for place, difference in enumerate(behind, 1) if difference is not None]
+    adjusted = dict(zip(compared, holm([one.p_value for one in behind if one is not None]), strict=True))
+    for place, row in enumerate(group):
+        difference = behind[place - 1] if place else None
         model, likelihood = row["digests"]["model"], row["likelihood"].get(ALL)
         yield LeaderboardRow(
             row["name"], row["checkpoint"], row["digests"]["tokenizer"], scores[model], row["mean_accuracy"],
             rates.get(model),
             likelihood["bits_per_byte"]["value"] if likelihood else None,
             likelihood["perplexity"]["value"] if likelihood else None,
-            None if row is group[0] else compare(group[0], row, resamples=resamples, seed=seed),
+            difference, float(adjusted[place]) if place in adjusted else None,
+            None if difference is None else detectable_difference(difference.standard_error),
         )  # fmt: skip
 
 
@@ -121,12 +134,12 @@ def compare(
     return paired_bootstrap(a, b, resamples=resamples, seed=seed)
 
 
-def _behind(difference: PairedDifference | None) -> str:
-    """A difference with its interval and p-value, in words short enough for a table."""
-    if difference is None:
+def _behind(row: LeaderboardRow) -> str:
+    """A difference with its interval and adjusted p-value, in words short enough for a table."""
+    if row.behind is None:
         return ""
-    low, high = difference.interval
-    return f"{difference.difference:.3f} ({low:.3f} to {high:.3f}), p {difference.p_value:.3f}"
+    low, high = row.behind.interval
+    return f"{row.behind.difference:.3f} ({low:.3f} to {high:.3f}), p {row.adjusted:.3f}"
 
 
 def _cell(value: float | None) -> Any:

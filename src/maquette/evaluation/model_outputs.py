@@ -5,8 +5,10 @@ of them here, each named by its `generator`.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.corpus.sources.row_files import RowFiles
 from maquette.data.conversations import Prompt
@@ -36,6 +38,25 @@ def read_model_outputs(paths: Sequence[str]) -> tuple[list[Prompt], dict[str, li
         raise StageError("The generators of model_outputs have no instruction in common.", "Compare fewer of them.")
     prompts = [Prompt(({"role": "user", "content": one},), ()) for one in shared]
     return prompts, {name: [answers[one] for one in shared] for name, answers in outputs.items()}
+
+
+def write_model_outputs(
+    path: Path, prompts: Sequence[Prompt], completions: Mapping[str, Sequence[str]], called: Mapping[str, str]
+) -> None:
+    """The completions of every model in the same format; `called`: the models' names as generators. Of a conversation
+    the instruction is all that was said before, as AlpacaEval has one text."""
+    rows = [
+        {"dataset": "maquette", "instruction": _instruction(one), "output": answer, "generator": called.get(name, name)}
+        for name, answers in completions.items()
+        for one, answer in zip(prompts, answers, strict=True)
+    ]
+    write_json(path, rows)
+
+
+def _instruction(prompt: Prompt) -> str:
+    if len(prompt.messages) == 1:
+        return str(prompt.messages[0]["content"])
+    return "\n\n".join(f"{one['role']}: {one['content']}" for one in prompt.messages)
 
 
 def baseline_of(names: Sequence[str], chosen: str | None) -> str:

@@ -159,4 +159,6 @@ def predictions(result: Result, question: Question) -> dict[str, list[int] | Non
         chosen["letter"] = [int(np.argmax(row["log_probs"])) for row in letters]
         if all(row["written"] is not None for row in letters):
             chosen["constrained"] = [int(row["written"]) for row in letters]
+    for name, mark in (result.get("marks") or {}).items():  # of an answer in the model's own words
+        chosen[name] = None if mark is None else [question.answer if mark else -1]
     return chosen

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import ttest_1samp
 
 from maquette.artifacts import ConfigError, StageError
 from maquette.evaluation.journal import Journal
 from maquette.evaluation.length_control import WinRate, length_controlled_win_rate
 from maquette.feedback.comparison import Annotator, Comparison
-from maquette.statistics import Interval, bootstrap_mean
+from maquette.statistics import Interval, bootstrap_mean, detectable_difference
 from maquette.text.chat import Message
 
 _AT_ONCE = 64
@@ -46,6 +47,21 @@ class PairwiseResult:
     failed: int
     first_shown: float
     consistent: float
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, for a win rate of one half: Student's test over prompts; 1 where all are ties."""
+        sound = self.preferences[np.isfinite(self.preferences)]
+        if len(sound) < 2 or np.ptp(sound) == 0:
+            return 1.0 if len(sound) < 2 or sound[0] == 0.5 else 0.5 ** (len(sound) - 1)
+        return float(ttest_1samp(sound, 0.5).pvalue)
+
+    @property
+    def detectable(self) -> float:
+        """How far from 50 a win rate must be for so many prompts to show it in four cases of five, in percent; NaN of
+        fewer than two."""
+        sound = self.preferences[np.isfinite(self.preferences)]
+        return detectable_difference(100 * float(sound.std(ddof=1)) / len(sound) ** 0.5) if len(sound) > 1 else math.nan
 
 
 def compare_completions(

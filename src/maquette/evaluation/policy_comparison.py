@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import file_digest
-from maquette.artifacts.progress import progress
+from maquette.artifacts.progress import progress, say
 from maquette.data.conversations import Prompt
 from maquette.evaluation.journal import Journal
 from maquette.evaluation.judges import agreement, rank_agreement
@@ -24,7 +25,8 @@ from maquette.feedback.annotators.simulated import GoldAnnotator
 from maquette.feedback.building import build_annotator
 from maquette.feedback.comparison import Annotator, Comparison, Judgement
 from maquette.feedback.config import FeedbackConfig, PromptsConfig
-from maquette.model.loading import weights_digest
+from maquette.model.loading import find_reward_model, model_name, weights_digest
+from maquette.statistics import holm
 from maquette.text.chat import Message
 
 LEAST_POLICIES = 3
@@ -58,10 +60,14 @@ def compare_policies(
         )
         for name, own in completions.items() if name != baseline
     }  # fmt: skip
+    adjusted = holm([result.p_value for result in judged.values()])
     return {
         "judge": annotator.name,
         "prompts": len(prompts),
-        "models": [_plain(name, result, completions[name]) for name, result in judged.items()],
+        "models": [
+            _plain(name, result, completions[name]) | {"adjusted": float(p)}
+            for (name, result), p in zip(judged.items(), adjusted, strict=True)
+        ],
         "baseline_length": float(np.mean([len(completion) for completion in completions[baseline]])),
         **counted.costs,
         "gold": _beside_gold(judged, prompts, completions, baseline, facts, annotator.name, level, seed),
@@ -98,6 +104,29 @@ def judge_completions(
             annotator, [one.messages for one in prompts], completions, baseline, facts=[one.facts for one in prompts],
             journal=Journal(journal), price=feedback.label_price, level=level, seed=seed, advance=advance,
         )  # fmt: skip
+
+
+def judge_of_own_prompts(feedback: FeedbackConfig, outputs: str, models: Sequence[str]) -> FeedbackConfig:
+    """Who judges completions of prompts that have no gold reward, where the settings name nobody who can: the newest
+    reward model of `outputs`; without one the first of `models` itself, by the probability of its verdict."""
+    if feedback.kind != "simulated":
+        return feedback
+    try:
+        judge = find_reward_model(None, outputs)
+    except StageError:
+        if not models:
+            raise ConfigError(
+                "Nobody can judge: these prompts have no gold reward, and there is no reward model.",
+                "Name who does: feedback=language_model with feedback.url= or feedback.checkpoint=, or a reward model.",
+            ) from None
+        say(
+            f"no gold reward for own prompts, and no reward model in {outputs}: {models[0]} judges, which is worth "
+            "little if it is small. Name another with feedback=language_model feedback.url=... feedback.model=..."
+        )
+        by = {"kind": "language_model", "checkpoint": models[0], "verdict": "log_probability"}
+        return dataclasses.replace(feedback, **by)  # type: ignore[arg-type]
+    say(f"no gold reward for own prompts: the newest reward model judges, {model_name(judge)}")
+    return dataclasses.replace(feedback, kind="reward_model", checkpoint=str(judge))
 
 
 def comparison_identity(
@@ -158,6 +187,7 @@ def _plain(name: str, result: PairwiseResult, completions: Sequence[str]) -> dic
         "controlled": None if rate is None else rate.controlled,
         "controlled_error": None if rate is None else rate.standard_error,
         "wins": result.wins, "ties": result.ties, "losses": result.losses, "failed": result.failed,
+        "p_value": result.p_value, "detectable": result.detectable,
         "first_shown": result.first_shown, "consistent": result.consistent,
         "length": float(np.mean([len(completion) for completion in completions])),
     }  # fmt: skip
@@ -205,6 +235,6 @@ def _beside_gold(
 
 
 def short_names(result: Mapping[str, Any]) -> dict[str, str]:
-    """What models are called before people: the last part of a path, unless two of them share that."""
-    called = {name: Path(name).name for name in (result["baseline"], *(row["model"] for row in result["models"]))}
-    return called if len(set(called.values())) == len(called) else {name: name for name in called}
+    """What models are called before people (`called` of a comparison); published ones by their generator."""
+    called = result.get("called", {})
+    return {name: called.get(name, name) for name in (result["baseline"], *(row["model"] for row in result["models"]))}

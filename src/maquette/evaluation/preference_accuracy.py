@@ -29,7 +29,7 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.evaluation.journal import Journal
 from maquette.evaluation.leaderboard import FILE, read_evaluations
 from maquette.feedback.annotators.reward_model import LearnedReward
-from maquette.model.loading import EXPORTED, load_reward_model, load_tokenizer, weights_digest
+from maquette.model.loading import load_reward_model, load_tokenizer, model_name, weights_digest
 from maquette.reports import terminal_table, write_page
 from maquette.reports.figures import COLORS, new_figure
 from maquette.statistics import bootstrap, bootstrap_mean, paired_bootstrap
@@ -91,7 +91,7 @@ def evaluate_preferences(
     index.html and the figure, and returns the JSON's content. Killed, it resumes from the last batch.
 
     Raises `ConfigError` where the suite names no such file, `StageError` where one is damaged."""
-    name = checkpoint.parent.name if checkpoint.name == EXPORTED else checkpoint.name
+    name = model_name(checkpoint)
     if not suite.preferences or suite.files:
         raise ConfigError(
             f"{name} is a reward model: it ranks pairs of completions, and answers no questions.",

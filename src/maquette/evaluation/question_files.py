@@ -16,6 +16,8 @@ The format is known by the columns, in capitals or not:
 | SciQ | `question`, `correct_answer`, `distractor1` to `distractor3`, `support` |
 | BoolQ | `question`, `passage`, `answer` (true or false), or SuperGLUE's `label` |
 | TruthfulQA, one right answer | `question`, `mc1_targets` with `choices` and `labels` |
+| in one's own words | `question` and `answer`: a text, a list, TriviaQA's `value` and `aliases`, GSM8K's with `####` |
+| the same, of a text | `context`, `answers`; SQuAD's `context`, `question`, `answers` |
 | samples of lm-evaluation-harness | `doc`, `arguments`, `target` |
 
 What is not certain is refused, and shown as it was understood: columns of no known format, a column of which a question
@@ -34,7 +36,7 @@ from maquette.artifacts.progress import say
 from maquette.artifacts.reading import short
 from maquette.corpus.sources.row_files import read_rows, row_files
 from maquette.data.row_messages import check_keys
-from maquette.evaluation.questions import LETTERS, Question, QuestionSet, answer_place, sound
+from maquette.evaluation.questions import FREE, LETTERS, Question, QuestionSet, answer_place, sound
 
 COMPLETION, QUESTION = "completion", "question"
 """The names of the two templates: options that continue a text, and answers to a question."""
@@ -123,6 +125,9 @@ def _format(row: Row, place: str) -> Format:
     for answer in ("answer", "label"):
         if {"question", "passage", answer} <= row.keys():
             return Format(_boolq, COMPLETION, frozenset({"question", "passage", "title", "idx", answer}), None)
+    for needed, columns in _FREE_COLUMNS:
+        if needed <= row.keys() and not letters:
+            return Format(_free, FREE, columns, None)
     raise StageError(
         f"{place}: the columns {short(', '.join(map(str, row)))} are those of no format that is known. "
         f"The row is {_shown(row)}.",
@@ -304,6 +309,29 @@ def _harness(row: Row, place: int) -> Question:
     texts = [option.strip() for option in options]
     answer = texts.index(str(target).strip()) if str(target).strip() in texts else answer_place(target)
     return Question(str(row.get("doc_id", place)), str(contexts.pop()), options, answer)
+
+
+_FREE_COLUMNS = (
+    (frozenset({"context", "answers"}), frozenset({"context", "question", "title", "answers"})),
+    (frozenset({"question", "answers"}), frozenset({"question", "answers"})),
+    (frozenset({"question", "answer"}), frozenset({"question", "answer", "subject"})),
+)
+
+
+def _free(row: Row, place: int) -> Question:
+    """A question whose answer is written: the answers that are accepted, as the options."""
+    given = row["answers"] if "answers" in row else row["answer"]
+    if isinstance(given, str) and given.lstrip().startswith(("[", "{")):
+        given = json.loads(given)
+    if isinstance(given, Mapping):  # TriviaQA, SQuAD
+        listed = given.get("text", [given.get("value"), *(given.get("aliases") or ())])
+        given = [listed] if isinstance(listed, str) else listed
+    answers = [str(one).rpartition("####")[2].strip() for one in (given if isinstance(given, list) else [given])]
+    if any(len(one) == 1 and one in LETTERS for one in answers):
+        raise ValueError("an answer of one letter is a place among options, and there are none")
+    parts = [str(row[name]).strip() for name in ("context", "question") if row.get(name)]
+    accepted = tuple(dict.fromkeys(one for one in answers if one and one != "None"))
+    return Question(str(row.get("id", place)), "\n".join(parts), accepted, 0, str(row.get("subject", "")))
 
 
 _HELLASWAG = Format(

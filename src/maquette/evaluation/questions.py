@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from maquette.text import Tokenizer
 
 
+FREE = "free"
+"""The template of questions that are answered in one's own words; `options` of these are the accepted answers."""
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -46,12 +49,16 @@ class QuestionSet:
 
     @property
     def chance(self) -> float:
-        """Accuracy of who guesses."""
+        """Accuracy of who guesses; of answers in one's own words 0."""
+        if self.template == FREE:
+            return 0.0
         return sum(1 / len(question.options) for question in self.questions) / max(1, len(self.questions))
 
 
-def fault(question: Question) -> str | None:
+def fault(question: Question, template: str = "") -> str | None:
     """Why a question can't be asked; None where it can."""
+    if template == FREE:
+        return None if question.options and all(option.strip() for option in question.options) else "no right answer"
     if len(question.options) < 2:
         return "fewer than two options"
     if len(question.options) > len(LETTERS):
@@ -71,7 +78,7 @@ def sound(name: str, questions: Iterable[Question], template: str) -> QuestionSe
     distinct: dict[str, Question] = {}
     skipped: Counter[str] = Counter()
     for question in questions:
-        if reason := fault(question):
+        if reason := fault(question, template):
             skipped[reason] += 1
         elif question.id in distinct:
             raise StageError(f"{name}: the id {question.id!r} comes twice.", "Give each question an id of its own.")

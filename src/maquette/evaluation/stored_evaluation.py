@@ -14,7 +14,7 @@ from maquette.evaluation.config import ProtocolConfig, SuiteConfig
 from maquette.evaluation.leaderboard import read_evaluations
 from maquette.evaluation.suite import build_suite, find_held_out, run_suite
 from maquette.evaluation.summary import evaluation_identity, write_evaluation
-from maquette.model.loading import EXPORTED, load_checkpoint
+from maquette.model.loading import load_checkpoint, model_name
 from maquette.tracking import start_run
 from maquette.tracking.config import TrackingConfig
 from maquette.training import read_record
@@ -38,7 +38,7 @@ def stored_evaluation(
     held_out = find_held_out(corpus, outputs, checkpoint) if asked.needs_corpus else None
     suite = build_suite(asked, held_out, seed=protocol.seed)
     identity = evaluation_identity(checkpoint, suite, held_out, asked, protocol)
-    identity["name"] = checkpoint.parent.name if checkpoint.name == EXPORTED else checkpoint.name
+    identity["name"] = model_name(checkpoint)
     folder = Path(outputs) / FOLDER / f"{identity['name']}-{suite.name}-{identity['fingerprint'][:8]}"
     record = read_record(checkpoint) or read_record(checkpoint.parent)
     params = {key: identity[key] for key in ("checkpoint", "protocol")} | {"suite": dataclasses.asdict(asked)}
@@ -54,7 +54,7 @@ def stored_evaluation(
                 threads_for(model.config.hidden_size),
             ):
                 results = run_suite(
-                    model, tokenizer, suite, suite=asked, protocol=protocol, folder=folder, force=force
+                    model, tokenizer, suite, suite=asked, protocol=protocol, folder=folder, outputs=outputs, force=force
                 )  # fmt: skip
                 objective = record.spec.objective if record else None
                 result = write_evaluation(folder, identity, suite, results, protocol, tokenizer.digest, objective, log)

@@ -17,14 +17,18 @@ from maquette.artifacts.files import digest, listed
 from maquette.artifacts.manifest import read_manifest, verify_file
 from maquette.artifacts.progress import progress, say
 from maquette.artifacts.reading import open_parquet
+from maquette.artifacts.settings import from_table
 from maquette.evaluation.config import ProtocolConfig, SuiteConfig, TemplateConfig
 from maquette.evaluation.contamination import ContaminationTest, contamination_test
 from maquette.evaluation.embedded_questions import make_task
+from maquette.evaluation.free_form import ask_freely
 from maquette.evaluation.journal import Journal
 from maquette.evaluation.likelihood import DocumentLikelihood, measure, score_windows
 from maquette.evaluation.multiple_choice import Result, ask
 from maquette.evaluation.question_files import QUESTION, read_task
-from maquette.evaluation.questions import Question, QuestionSet, content_prompt, filled, split
+from maquette.evaluation.questions import FREE, Question, QuestionSet, content_prompt, filled, split
+from maquette.feedback.building import build_annotator
+from maquette.feedback.config import FeedbackConfig
 from maquette.training import read_record
 
 if TYPE_CHECKING:
@@ -162,6 +166,7 @@ def run_suite(
     suite: SuiteConfig,
     protocol: ProtocolConfig,
     folder: Path,
+    outputs: Path | str = "outputs",
     force: bool = False,
 ) -> SuiteResults:
     """Computes what `folder`'s journal does not hold yet, or with `force` all.
@@ -172,7 +177,7 @@ def run_suite(
         path.unlink(missing_ok=True)
     total = count_work(chosen.tasks, chosen.documents, suite, protocol)
     with progress("evaluating", total, unit="questions and documents") as advance:
-        return _complete(model, tokenizer, chosen, suite, protocol, Journal(path), advance)
+        return _complete(model, tokenizer, chosen, suite, protocol, Journal(path), advance, outputs)
 
 
 def _complete(
@@ -183,8 +188,12 @@ def _complete(
     protocol: ProtocolConfig,
     journal: Journal,
     advance: Progress,
+    outputs: Path | str,
 ) -> SuiteResults:
     tasks, documents = chosen.tasks, chosen.documents
+    judge = None
+    if suite.judge and any(task.template == FREE for task in tasks):
+        judge = build_annotator(from_table(FeedbackConfig, suite.judge, "suite.judge"), outputs, [])
     batch_size_tokens = protocol.batch_size_tokens
 
     def likelihoods(batch: Documents) -> list[dict[str, Any]]:
@@ -193,6 +202,11 @@ def _complete(
 
     def answers(task: QuestionSet, shots: int) -> list[Result]:
         def answer(batch: Sequence[Question]) -> list[Result]:
+            if task.template == FREE:
+                return ask_freely(
+                    model, tokenizer, batch, template_of(protocol, task), pool=task.questions, shots=shots,
+                    suite=suite, judge=judge, seed=protocol.seed, batch_size_tokens=batch_size_tokens,
+                )  # fmt: skip
             return ask(
                 model, tokenizer, batch, template_of(protocol, task), pool=task.questions, shots=shots,
                 orders=protocol.orders, protocols=protocol.protocols, seed=protocol.seed,
@@ -233,7 +247,7 @@ def _complete(
 
 def template_of(protocol: ProtocolConfig, task: QuestionSet) -> TemplateConfig:
     """The template that a task is asked with."""
-    return protocol.question if task.template == QUESTION else protocol.completion
+    return protocol.question if task.template in (QUESTION, FREE) else protocol.completion
 
 
 @dataclasses.dataclass(frozen=True)

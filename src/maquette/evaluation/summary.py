@@ -12,27 +12,28 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import norm
 
 from maquette import __version__
 from maquette.artifacts.files import digest, file_digest, listed
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import write_sealed
 from maquette.evaluation.baselines import ALL
-from maquette.evaluation.config import PROTOCOLS, ProtocolConfig, SuiteConfig
+from maquette.evaluation.config import FREE_PROTOCOLS, PROTOCOLS, ProtocolConfig, SuiteConfig
 from maquette.evaluation.figures import PROTOCOL_NAMES, evaluation_figures
 from maquette.evaluation.leaderboard import FILE
 from maquette.evaluation.likelihood import NOT_A_LANGUAGE_MODEL, PER_BYTE_ONLY, summarize
 from maquette.evaluation.multiple_choice import predictions
 from maquette.evaluation.question_files import QUESTION
-from maquette.evaluation.questions import QuestionSet
+from maquette.evaluation.questions import FREE, QuestionSet
 from maquette.evaluation.suite import HeldOut, Suite, SuiteResults
 from maquette.model.loading import model_folder
 from maquette.recipe.objectives import entry_of
 from maquette.reports import write_page
-from maquette.statistics import bootstrap_mean
+from maquette.statistics import bootstrap_mean, detectable_difference, holm
 from maquette.tracking import RunLog
 
-HEADLINE = {"completion": "per_byte", QUESTION: "letter"}
+HEADLINE = {"completion": "per_byte", QUESTION: "letter", FREE: "exact_match"}
 """The protocol whose score stands for a task, by its template: what the benchmarks' authors report."""
 
 
@@ -46,11 +47,12 @@ def scores(tasks: Sequence[QuestionSet], results: SuiteResults, protocol: Protoc
     for (name, shots), answers in results.answers.items():
         task = next(task for task in tasks if task.name == name)
         chosen = [predictions(result, q) for result, q in zip(answers, task.questions, strict=True)]
-        for kind in (kind for kind in PROTOCOLS if kind in protocol.protocols):
+        kinds = FREE_PROTOCOLS if task.template == FREE else [one for one in PROTOCOLS if one in protocol.protocols]
+        for kind in kinds:
             right = [
                 [float(option == question.answer) for option in options]
                 for row, question in zip(chosen, task.questions, strict=True)
-                if (options := row[kind]) is not None
+                if (options := row.get(kind)) is not None
             ]
             if not right:
                 continue
@@ -88,7 +90,7 @@ def correct_by_question(task: QuestionSet, results: SuiteResults, shots: int, pr
     """Share of the orders in which each question was answered right: what paired comparisons need."""
     answers = {}
     for question, result in zip(task.questions, results.answers[task.name, shots], strict=True):
-        options = predictions(result, question)[protocol]
+        options = predictions(result, question).get(protocol)
         if options is not None:
             answers[question.id] = float(np.mean([option == question.answer for option in options]))
     return answers
@@ -113,6 +115,27 @@ def right_answers(tasks: Sequence[QuestionSet], results: SuiteResults, protocol:
                 "bits_per_byte": float(values.mean()), "low": low, "high": high, "questions": len(values)
             }  # fmt: skip
     return rows
+
+
+def against_chance(
+    headline: Mapping[str, Mapping[str, Any]], items: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Of every task's headline score: the one-sided p-value for guessing (`p_value`; `adjusted` for as many tasks as
+    there are, Holm 1979), and `detectable`, the difference between two models like this one that so many questions show
+    in four cases of five where their answers are independent (of paired answers smaller ones are seen)."""
+    rows = {}
+    for task, row in headline.items():
+        right = np.array(list(items[task].values()))
+        if len(right) < 2:
+            continue
+        error = float(right.std(ddof=1)) / len(right) ** 0.5
+        beyond = float(right.mean()) - row["chance"]
+        # the spread of guessing where every answer is right, or every one wrong
+        by_chance = error or math.sqrt(row["chance"] * (1 - row["chance"]) / len(right))
+        p_value = float(norm.sf(beyond / by_chance)) if by_chance else float(beyond <= 0)
+        rows[task] = {"p_value": p_value, "detectable": detectable_difference(math.sqrt(2) * error)}
+    adjusted = holm([row["p_value"] for row in rows.values()])
+    return {task: row | {"adjusted": float(p)} for (task, row), p in zip(rows.items(), adjusted, strict=True)}
 
 
 def write_evaluation(
@@ -174,6 +197,7 @@ def _summary(
         notes.insert(0, NOT_A_LANGUAGE_MODEL.format(objective=objective, error=error))
     return {
         "headline": headline,
+        "power": against_chance(headline, items),
         "mean_accuracy": float(np.mean([row["accuracy"] for row in headline.values()])) if headline else None,
         "scores": rows,
         "answers": right_answers(tasks, results, protocol),
@@ -197,6 +221,8 @@ def evaluation_identity(
         "protocol": how, "tasks": tasks, "stride": asked.stride, "documents": suite.documents_digest,
         "contamination": asked.contamination,
     }  # fmt: skip
+    if any(task.template == FREE for task in suite.tasks):
+        question["free_form"] = asked.free_form
     digests = {
         "model": digest({file.name: file_digest(file) for file in listed(weights, "*.safetensors")}),
         "tokenizer": file_digest(weights / "tokenizer.json"),
@@ -248,6 +274,12 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
             )  # fmt: skip
             before = task
         console.print(table)
+    for task, row in result.get("power", {}).items():
+        beyond = "above guessing" if row["adjusted"] < 0.05 else "not above guessing"
+        console.print(
+            f"{task}: {beyond} (p {row['adjusted']:.3f}, Holm's over {len(result['power'])} tasks); two such models "
+            f"must differ by {100 * row['detectable']:.1f} points to be told apart", markup=False, highlight=False,
+        )  # fmt: skip
     for task, row in result.get("answers", {}).items():
         console.print(
             f"{task}: {row['bits_per_byte']:.3f} bits per byte of the right answer "

@@ -27,7 +27,7 @@ from maquette.feedback.config import AuthorConfig, FeedbackConfig, PromptsConfig
 from maquette.feedback.policies import BinaryReward, PolicyScores, measure_policy
 from maquette.feedback.prompts import open_prompts
 from maquette.model import LanguageModel, Sampling
-from maquette.model.loading import find_checkpoint, find_reward_model, load_checkpoint, load_reward_model
+from maquette.model.loading import find_checkpoint, find_reward_model, load_checkpoint, load_reward_model, model_name
 from maquette.objectives.completions import RewardFunction
 from maquette.training.policy import PolicyFeedback
 
@@ -68,7 +68,10 @@ def build_annotator(config: FeedbackConfig, outputs: Path | str, comparisons: Se
             {name: (_profile(one, comparisons), one.people) for name, one in groups.items()}, seed=config.seed
         )
     if config.kind == "reward_model":
-        return RewardModelAnnotator(open_reward_model(config.checkpoint, outputs), f"reward_model:{config.checkpoint}")
+        return RewardModelAnnotator(
+            open_reward_model(config.checkpoint, outputs, key="feedback.checkpoint"),
+            f"reward_model:{config.checkpoint}",
+        )
     if config.kind == "callable":
         return CallableAnnotator(config.callable)
     if config.kind == "file":
@@ -91,12 +94,12 @@ def _profile(config: FeedbackConfig, comparisons: Sequence[Comparison]) -> Annot
     return noise_for_agreement(profile, utility_differences(profile, comparisons), config.agreement)
 
 
-def open_reward_model(checkpoint: str | None, outputs: Path | str) -> LearnedReward:
+def open_reward_model(checkpoint: str | None, outputs: Path | str, *, key: str = "reward.checkpoint") -> LearnedReward:
     """The reward model of a run. Raises `ConfigError` where none is named, `StageError` where it is not a reward
     model."""
     if checkpoint is None:
-        raise ConfigError("No reward model is named.", "Give reward.checkpoint=<run of objective=reward>.")
-    model, tokenizer = load_reward_model(find_reward_model(checkpoint, outputs))
+        raise ConfigError("No reward model is named.", f"Give {key}=<run of objective=reward>.")
+    model, tokenizer = load_reward_model(find_reward_model(checkpoint, outputs, key=key))
     return LearnedReward(model, tokenizer)
 
 
@@ -118,9 +121,9 @@ def other_people(config: FeedbackConfig, number: int) -> FeedbackConfig:
 def _judge(config: FeedbackConfig, outputs: Path | str) -> ChatModel:
     if config.url is not None:
         return EndpointModel(config.url, config.model, key_variable=config.key_variable, retries=config.retries)
-    folder = find_checkpoint(config.checkpoint, outputs)
+    folder = find_checkpoint(config.checkpoint, outputs, key="feedback.checkpoint")
     model, tokenizer = load_checkpoint(folder)
-    return LocalModel(model, tokenizer, folder.name)
+    return LocalModel(model, tokenizer, model_name(folder))
 
 
 def build_author(config: AuthorConfig, outputs: Path | str) -> EndpointModel | LocalModel:
@@ -131,9 +134,9 @@ def build_author(config: AuthorConfig, outputs: Path | str) -> EndpointModel | L
             config.url, config.model, key_variable=config.key_variable, retries=config.retries, timeout=300.0,
             sampling=sampling, max_tokens=config.max_tokens,
         )  # fmt: skip
-    folder = find_checkpoint(config.checkpoint, outputs)
+    folder = find_checkpoint(config.checkpoint, outputs, key="author.checkpoint")
     model, tokenizer = load_checkpoint(folder)
-    return LocalModel(model, tokenizer, folder.name, sampling=sampling, max_tokens=config.max_tokens)
+    return LocalModel(model, tokenizer, model_name(folder), sampling=sampling, max_tokens=config.max_tokens)
 
 
 def disagreement(

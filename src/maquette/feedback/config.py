@@ -162,7 +162,7 @@ class FeedbackConfig:
         if self.checkpoint is None:
             return None
         find = find_reward_model if self.kind == "reward_model" else find_checkpoint
-        return find(self.checkpoint, outputs)
+        return find(self.checkpoint, outputs, key="feedback.checkpoint")
 
     def identity(self, *without: str) -> dict[str, Any]:
         """The settings that decide what is preferred, not how a server is reached; of a callable also its code."""

@@ -29,9 +29,9 @@ EXPORTED = "model"
 """The folder of a run that holds the model as a Hugging Face folder."""
 
 
-def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
+def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path, *, key: str = "checkpoint") -> Path:
     """The folder that `checkpoint` means: a path, the name of a run or of an imported model under `outputs`, or for
-    None (or "latest") the newest finished run.
+    None (or "latest") the newest finished run. `key`: the setting that names it.
 
     Raises `ConfigError` for a name that means nothing, `StageError` where there is no finished run.
     """
@@ -45,13 +45,47 @@ def find_checkpoint(checkpoint: str | Path | None, outputs: str | Path) -> Path:
     known = [entry.name for root in roots for entry in listed(root) if entry.is_dir()]
     close = nearest(str(checkpoint), known)
     hint = f"Did you mean {close}?" if close else "Give a run's folder, its name, or a Hugging Face folder."
-    raise ConfigError(f"checkpoint={checkpoint}: there is no such folder or run.", hint)
+    raise ConfigError(f"{key}={checkpoint}: there is no such folder or run.", hint)
 
 
-def find_reward_model(checkpoint: str | Path | None, outputs: str | Path) -> Path:
+def find_reward_model(checkpoint: str | Path | None, outputs: str | Path, *, key: str = "reward.checkpoint") -> Path:
     """As `find_checkpoint`, but None (or "latest") is the newest finished run of a reward model."""
     newest = checkpoint is None or str(checkpoint) == "latest"
-    return latest_run(outputs, scalar=True) if newest else find_checkpoint(checkpoint, outputs)
+    return latest_run(outputs, scalar=True) if newest else find_checkpoint(checkpoint, outputs, key=key)
+
+
+def find_models(models: Sequence[str], checkpoint: str | None, outputs: str | Path) -> list[Path]:
+    """The folders of `models`, or of `checkpoint` alone where none are named.
+
+    Raises as `find_checkpoint`, and `ConfigError` where two of `models` are one."""
+    if not models:
+        return [find_checkpoint(checkpoint, outputs)]
+    folders = [find_checkpoint(name, outputs, key="models") for name in models]
+    places = [model_folder(folder).resolve() for folder in folders]
+    for place, name in zip(places, models, strict=True):
+        if places.count(place) > 1:
+            raise ConfigError(f"models names {name} twice.", "Leave one out.")
+    return folders
+
+
+def model_name(folder: str | Path) -> str:
+    """What people call the model in a folder, wherever it is shown: as its run or its imported model is called,
+    otherwise as the folder. `parameters` beside it are N, as in a run's name: what a token uses without the embedding.
+    """
+    path = Path(folder).absolute()
+    return path.parent.name if path.name == EXPORTED else path.name
+
+
+def model_names(folders: Sequence[str | Path]) -> list[str]:
+    """The same of several models; with so much of the path before it that no two have one name."""
+    names = [model_name(folder) for folder in folders]
+    before = [Path(folder).absolute() for folder in folders]
+    before = [path.parent.parent if path.name == EXPORTED else path.parent for path in before]
+    while len(set(names)) < len(names) and any(path.name for path in before):
+        shared = {name for name in names if names.count(name) > 1}
+        names = [f"{path.name}/{name}" if name in shared else name for path, name in zip(before, names, strict=True)]
+        before = [path.parent for path in before]
+    return names
 
 
 def latest_run(outputs: str | Path, objectives: Sequence[str] | None = None, *, scalar: bool = False) -> Path:

@@ -91,7 +91,9 @@ class Transformer(nn.Module):
         hidden = F.dropout(hidden, self.config.dropout, self.training)
         seen = self.what_is_seen(hidden, segments, packed, cache)
         for index, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True)):
-            hidden = layer(hidden, rotation, seen[window], cache, index)
+            # With a cache never compiled: for each layer's number and each length it would be compiled again.
+            block = layer if cache is None else layer._call_impl
+            hidden = block(hidden, rotation, seen[window], cache, index)
         if cache is not None:
             cache.advance(tokens)
         return self.norm(hidden)

@@ -76,7 +76,7 @@ def build_app(
             "models": [
                 {
                     "id": one.name, "assistant": one.assistant, "context": one.model.config.max_position_embeddings,
-                    "parameters": sum(weight.numel() for weight in one.model.parameters()),
+                    "parameters": one.parameters.core + one.parameters.head, "embedding": one.parameters.embedding,
                     "tokenizer": one.tokenizer.digest, "card": one.card,
                 }
                 for one in models.values()

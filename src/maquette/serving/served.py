@@ -5,7 +5,6 @@ for somebody else's long one, and several cost little more than one. A request t
 """
 
 import functools
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maquette.artifacts import ConfigError
+from maquette.model import count_parameters
 from maquette.model.generation import GeneratedToken, SharedGeneration, document_prompt
-from maquette.model.loading import load_checkpoint, model_folder
+from maquette.model.loading import load_checkpoint, model_folder, model_names
 from maquette.model.next_token import Beam, NextToken, TextEntropy, beam_search, next_token, read_text
 from maquette.model.sampling import Sampling
 from maquette.text.chat import Message, render
 from maquette.training.record import is_assistant
+from maquette.training.report import without_front_matter
 
 if TYPE_CHECKING:
     from maquette.model import LanguageModel
+    from maquette.model.core_config import ParameterCount
     from maquette.text import Tokenizer
 
 MOST_ANSWERS = 16
@@ -58,6 +60,11 @@ class ServedModel:
     assistant: bool
     card: str = ""
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @functools.cached_property
+    def parameters(self) -> "ParameterCount":
+        """Of the model, by part."""
+        return count_parameters(self.model.config)
 
     def __post_init__(self) -> None:
         self._shared = SharedGeneration(self.model)
@@ -127,14 +134,9 @@ class ServedModel:
 
 
 def open_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
-    """The models by the names that people see: the last part of their folder, or all of it where two share that."""
-    if len(set(folders)) < len(folders):
-        raise ConfigError("models names a run twice.", "Leave one out.")
-    names = [folder.name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
+    """The models by the names that people see."""
     opened = {}
-    for name, folder in zip(names, folders, strict=True):
+    for name, folder in zip(model_names(folders), folders, strict=True):
         model, tokenizer = load_checkpoint(folder)
         opened[name] = ServedModel(name, model.eval(), tokenizer, is_assistant(folder, tokenizer), _card(folder))
     return opened
@@ -144,4 +146,4 @@ def _card(folder: Path) -> str:
     """README.md of the exported model without its front matter; empty where there is none."""
     path = model_folder(folder) / "README.md"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL).strip()
+    return without_front_matter(text)

@@ -14,6 +14,8 @@ from .resampling import (
     PairedDifference as PairedDifference,
     bootstrap as bootstrap,
     bootstrap_mean as bootstrap_mean,
+    detectable_difference as detectable_difference,
+    holm as holm,
     paired_bootstrap as paired_bootstrap,
     resample_counts as resample_counts,
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
 from maquette.artifacts import ConfigError
 from maquette.statistics.intervals import Interval, IntervalEstimate, percentile_interval
@@ -81,6 +82,27 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, **options: Any) -> Pai
     as_far = np.abs(estimate.samples - estimate.value) >= abs(estimate.value)
     p_value = (1 + int(as_far.sum())) / (1 + len(as_far))
     return PairedDifference(estimate.value, estimate.standard_error, estimate.interval, p_value)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """p-values (n,) of n comparisons that were made together, each so adjusted that, if no difference is real, the
+    chance of calling any of them one is at most the threshold.
+
+    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure": the k-th smallest is multiplied by n - k + 1,
+    and none is below one that was smaller."""
+    values = np.asarray(p_values, float)
+    order = np.argsort(values)
+    factors = len(values) - np.arange(len(values))
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return adjusted
+
+
+def detectable_difference(standard_error: float, *, level: float = 0.95, power: float = 0.8) -> float:
+    """The least difference that a two-sided test at `level` finds with a chance of `power`, where a difference is
+    measured with this standard error: (z_(1 - alpha/2) + z_power) SE (Miller 2024, "Adding Error Bars to Evals",
+    section 5; Card et al. 2020, "With Little Power Comes Great Responsibility")."""
+    return float((norm.ppf((1 + level) / 2) + norm.ppf(power)) * standard_error)
 
 
 def check_resamples(resamples: int, level: float) -> None:

@@ -58,6 +58,11 @@ def hardware_name() -> str:
     return f"{available_cores()} x {processor_name()}"
 
 
+def machine_memory() -> float:
+    """Bytes of memory that this machine has."""
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
 def available_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -103,7 +108,8 @@ def lineage_tags(
     checkpoint_run: str | None = None,
 ) -> dict[str, str]:
     """Tags for a run: `digest.<name>` for each of `digests` (such as tokenizer, tokens, corpus); `parent`, the run id
-    of its sweep; `checkpoint`, the path its weights started from, and `checkpoint_run`, the run id that made them."""
+    of its sweep; `checkpoint`, the name of the model its weights started from, and `checkpoint_run`, the run id that
+    made them."""
     tags = {f"digest.{name}": value for name, value in digests.items()}
     named = {PARENT_TAG: parent, "checkpoint.from": checkpoint, "checkpoint.from_run": checkpoint_run}
     return tags | {key: value for key, value in named.items() if value is not None}

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, without_secrets
-from maquette.artifacts.files import listed, write_text
+from maquette.artifacts.files import listed, portable, write_text
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import flatten
 from maquette.tracking.buffer import Buffer, Point
 from maquette.tracking.config import TrackingConfig
 from maquette.tracking.environment import PARENT_TAG, describe_environment, process_tag
+from maquette.tracking.mlflow_pages import NOTE
 from maquette.tracking.store import (
     ensure_experiment,
     explained,
@@ -26,6 +27,7 @@ from maquette.tracking.store import (
     name_of,
     open_client,
     prepare_store,
+    store_folder,
     wait_while_locked,
 )
 
@@ -40,6 +42,8 @@ NOT_IN_NAMES = re.compile(r"[^\w./ :-]")
 """Characters that MLflow takes in no name of a metric, parameter or tag."""
 
 _LONGEST_NAME, _LONGEST_TEXT = 250, 6000
+_DIGEST = 36  # characters of a dataset's digest
+_REUSED = "reused.from"
 _ENTITIES = 100  # the most parameters or tags that MLflow takes in one call
 _POINTS = 1000  # of metrics
 
@@ -97,6 +101,31 @@ class RunLog:
         self._check_names(values)
         self._call("tags", lambda client, run_id: _log_batch(client, run_id, tags=values))
 
+    def describe(self, markdown: str) -> None:
+        """What MLflow's pages show as the run's description."""
+        self.set_tags({NOTE: markdown})
+
+    def log_datasets(self, datasets: Mapping[str, str]) -> None:
+        """The data that the run reads, by name, with the digest of each."""
+
+        def log(client: "MlflowClient", run_id: str) -> None:
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+            from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+            context = InputTag(MLFLOW_DATASET_CONTEXT, "training")
+            inputs = [
+                DatasetInput(Dataset(name, digest[:_DIGEST], "local", json.dumps({"name": name})), [context])
+                for name, digest in datasets.items()
+            ]
+            client.log_inputs(run_id, inputs)
+
+        self._call("datasets", log)
+
+    def show_again(self, run_id: str) -> None:
+        """Shows a run of another experiment below this one: a copy with its settings, newest metrics and tags, which
+        names it in the tag `reused.from`. A run of this experiment, or with such a copy, stays as it is."""
+        self._call(f"the run {run_id}", partial(_show_again, run_id))
+
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
         """Copies a file, or what is in a folder and not hidden, into the run's artifacts, under `folder`."""
         path = Path(path)
@@ -135,11 +164,9 @@ class RunLog:
                 say(f"The missing points are in {file}.")
 
     def _write(self, points: Sequence[Point]) -> None:
-        from mlflow.entities import Metric
-
         assert self.client is not None and self.run_id is not None
         with impatient():
-            self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
+            _log_points(self.client, self.run_id, points)
 
     def _call(self, name: str, action: "Callable[[MlflowClient, str], None]") -> None:
         client, run_id = self.client, self.run_id
@@ -182,7 +209,7 @@ def open_run(
 
     folder = Path(folder)
     uri = prepare_store(config, outputs, num_nodes=num_nodes)
-    tags = {**describe_environment(), **process_tag(), "folder": folder.absolute(), **tags}
+    tags = {**describe_environment(), **process_tag(), "folder": portable(folder, store_folder(uri, outputs)), **tags}
 
     def opened() -> RunLog:
         client, moved = open_client(uri), None
@@ -288,11 +315,35 @@ def _log_batch(
         client.log_batch(run_id, params=every_param[part], tags=every_tag[part])
 
 
+def _show_again(run_id: str, client: "MlflowClient", parent: str) -> None:
+    stored, here = client.get_run(run_id), client.get_run(parent).info.experiment_id
+    if stored.info.experiment_id == here:
+        return
+    found = client.search_runs([here], f"tags.`{_REUSED}` = '{run_id}' and tags.`{PARENT_TAG}` = '{parent}'")
+    if found and found[0].info.status != "RUNNING":
+        return
+    own = {key: value for key, value in stored.data.tags.items() if key not in (PARENT_TAG, "mlflow.runName")}
+    tags = {**own, PARENT_TAG: parent, _REUSED: run_id}
+    info = stored.info
+    copy = found[0] if found else client.create_run(here, info.start_time, tags, run_name=info.run_name)
+    _log_batch(client, copy.info.run_id, params=stored.data.params)
+    points = [(key, value, info.end_time or info.start_time, 0) for key, value in stored.data.metrics.items()]
+    _log_points(client, copy.info.run_id, points)
+    client.set_terminated(copy.info.run_id, info.status, info.end_time)
+
+
 def _copy_metrics(client: "MlflowClient", source: "Run", run_id: str) -> None:
     """The curves so far, so that they continue."""
-    points = [point for key in source.data.metrics for point in client.get_metric_history(source.info.run_id, key)]
+    keys = source.data.metrics
+    history = [point for key in keys for point in client.get_metric_history(source.info.run_id, key)]
+    _log_points(client, run_id, [(point.key, point.value, point.timestamp, point.step) for point in history])
+
+
+def _log_points(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int, int]]) -> None:
+    from mlflow.entities import Metric
+
     for start in range(0, len(points), _POINTS):
-        client.log_batch(run_id, metrics=points[start : start + _POINTS])
+        client.log_batch(run_id, metrics=[Metric(*point) for point in points[start : start + _POINTS]])
 
 
 def _user() -> str:

@@ -1,7 +1,7 @@
 """Runs side by side as tables for a terminal: what they are, how good they are, in which settings they differ."""
 
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -21,7 +21,7 @@ MOST_DIFFERENCES = 8
 _SHOWN_ANYWAY = (
     "size", "tokens", "params.tokens", "N", "N_core", "N_head", "N_embedding", "N_total", "D", "C", "C_kaplan", "steps",
 )  # fmt: skip
-_SPARE = ("size", "MFU", "sweep", "tokens/s", "age")
+_SPARE = ("energy", "size", "MFU", "sweep", "tokens/s", "age")
 """What a narrow terminal does without, in this order: the size stands in the name, too."""
 
 _STYLES = {"FINISHED": "green", "RUNNING": "cyan", "FAILED": "red", "KILLED": "yellow", "STALE": "red"}
@@ -73,7 +73,7 @@ def differences_table(runs: "pd.DataFrame", *, width: int | None = None) -> Tabl
     for name in names:
         if len(columns) == MOST_DIFFERENCES:
             break
-        cells = [_cut(_plain(value)) for value in trained[name]]
+        cells = [_cut(plain(value)) for value in trained[name]]
         wide = 3 + max(*(len(part) + 1 for part in name.split(".")), *(cell.cell_len for cell in cells))
         if wide <= room or not columns:
             columns[name] = cells
@@ -112,14 +112,17 @@ _TEXT = ("tokenizer", "corpus", "source", "curation", "executor", "shards")
 
 
 def differing_settings(runs: "pd.DataFrame", parameters: Sequence[str]) -> list[str]:
-    """Which of the parameters are not the same in all the runs, the most important first: one of each group, then a
-    second of each, so that the many numbers that follow from a model's size do not hide the rest."""
+    """Which of the parameters are not the same in all the runs, the most important first."""
     names = [name for name in parameters if name in runs and name not in (*_SHOWN_ANYWAY, "training_seconds")]
+    return by_importance(name for name in names if runs[name].map(str).nunique() > 1)
 
+
+def by_importance(names: Iterable[str]) -> list[str]:
+    """Settings, the most important first: one of each group, then a second of each, so that the many numbers that
+    follow from a model's size do not hide the rest."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
-        if runs[name].map(str).nunique() > 1:
-            groups.setdefault(name.removeprefix("params.").partition(".")[0], []).append(name)
+        groups.setdefault(name.removeprefix("params.").partition(".")[0], []).append(name)
 
     def importance(group: str, rank: int) -> tuple[bool, int, int, str]:
         place = _IMPORTANCE.index(group) if group in _IMPORTANCE else len(_IMPORTANCE)
@@ -138,7 +141,7 @@ def tab_separated_runs(
     shown = {name: _own_column(runs, name) for name in columns} if columns else _main_columns(runs, now)
     if not columns:
         differing = differing_settings(_trained(runs), runs.attrs.get(PARAMETERS, ()))
-        shown |= {name: [Text(_plain(value)) for value in runs[name]] for name in differing}
+        shown |= {name: [Text(plain(value)) for value in runs[name]] for name in differing}
     yield "\t".join(("run", *shown))
     for index, name in enumerate(runs["name"]):
         cells = (str(name), *(column[index].plain for column in shown.values()))
@@ -157,6 +160,7 @@ def _main_columns(runs: "pd.DataFrame", now: datetime.datetime | None) -> dict[s
         "bits per byte": _column(runs, ("validation/bits_per_byte",), lambda value: f"{value:.4f}"),
         "tokens/s": _column(runs, ("tokens_per_second", "speed/tokens_per_second"), lambda value: f"{value:,.0f}"),
         "MFU": _column(runs, ("mfu", "speed/mfu"), lambda value: f"{value:.0%}"),
+        "energy": _column(runs, ("energy_kwh",), lambda value: f"{1000 * value:.3g} Wh"),
         "status": [_status(row) for _, row in runs.iterrows()],
         "sweep": _column(runs, ("parent",), lambda parent: names.get(parent, parent[:8])),
         "age": [Text(age((now - start).total_seconds())) for start in runs["start"]],
@@ -182,7 +186,7 @@ def _own_column(runs: "pd.DataFrame", name: str) -> list[Text]:
         raise ConfigError(
             f"no run has '{name}'.", f"Did you mean '{close}'?" if close else "maquette runs --json shows all."
         )
-    return [Text(_plain(value)) for value in runs[name]]
+    return [Text(plain(value)) for value in runs[name]]
 
 
 def _status(row: "pd.Series") -> Text:
@@ -194,7 +198,8 @@ def _status(row: "pd.Series") -> Text:
     return Text(status.lower() + done, style=_STYLES.get(status, ""))
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A value in a cell; nothing for one that is missing."""
     if _missing(value):
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -10,6 +10,7 @@ from maquette.artifacts.files import relocated
 from maquette.artifacts.settings import nearest
 from maquette.tracking.config import TrackingConfig
 from maquette.tracking.environment import PARENT_TAG, is_stale
+from maquette.tracking.mlflow_pages import page_of
 from maquette.tracking.store import (
     embedded_file,
     explained,
@@ -17,6 +18,7 @@ from maquette.tracking.store import (
     impatient,
     name_of,
     open_client,
+    store_folder,
     store_uri,
     wait_while_locked,
 )
@@ -59,12 +61,23 @@ def find_runs(
     address = store_uri(TrackingConfig(uri=uri), outputs)
     rows = _search(address, experiment, filter, limit)
     values, params = _columns(rows)
-    if (file := embedded_file(address)) is not None:
-        values["folder"] = [folder and str(relocated(folder, file.parent)) for folder in values["folder"]]
+    root = store_folder(address, outputs)
+    values["folder"] = [folder and str(relocated(root / folder, root)) for folder in values["folder"]]
     table = pd.DataFrame(values)
     table.attrs[PARAMETERS] = params
     table["start"] = pd.to_datetime(table["start"], unit="ms", utc=True)
     return table if columns is None else table[_known(columns, list(table.columns), bool(rows))]
+
+
+def mlflow_page(outputs: Path | str, tracking: TrackingConfig) -> str:
+    """How MLflow's own page with the runs of an experiment is opened, in a line."""
+    uri = store_uri(tracking, outputs)
+    with explained(uri), impatient():
+        experiments = find_experiments(open_client(uri), uri, tracking.experiment)
+    path = page_of(experiments[0].experiment_id) if experiments else ""
+    if embedded_file(uri) is None:
+        return f"{uri}/{path}"
+    return f"mlflow ui --backend-store-uri {uri}, then http://127.0.0.1:5000/{path}"
 
 
 def _search(uri: str, experiment: str | None, filter: str | None, limit: int | None) -> "list[Run]":

@@ -21,6 +21,7 @@ from maquette.artifacts.manifest import digest_of_files
 from maquette.artifacts.progress import say
 from maquette.tracking.buffer import LONGEST_LOCK, is_locked
 from maquette.tracking.config import EMBEDDED, TrackingConfig, address_of, store_uri
+from maquette.tracking.mlflow_pages import describe_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,6 +45,12 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOU
 def embedded_file(uri: str) -> Path | None:
     """The SQLite file behind a store's URI; None for a server."""
     return Path(uri.removeprefix(EMBEDDED)) if uri.startswith(EMBEDDED) else None
+
+
+def store_folder(uri: str, outputs: Path | str) -> Path:
+    """From where the folders of runs are written down: that of an embedded store, of a server's these `outputs`."""
+    file = embedded_file(uri)
+    return Path(outputs).absolute() if file is None else file.parent
 
 
 def store_digest(config: TrackingConfig, outputs: Path | str) -> str | None:
@@ -116,8 +123,12 @@ def prepare_store(config: TrackingConfig, outputs: Path | str, *, num_nodes: int
     with explained(uri), impatient(), locked(file) if file is not None else contextlib.nullcontext():
         if file is not None and not file.exists():
             _create(file)
-        wait_while_locked(name_of(uri), lambda: ensure_experiment(open_client(uri), uri, config.experiment))
+        wait_while_locked(name_of(uri), lambda: _prepare_experiment(open_client(uri), uri, config.experiment))
     return uri
+
+
+def _prepare_experiment(client: "MlflowClient", uri: str, name: str) -> None:
+    describe_experiment(client, client.get_experiment(ensure_experiment(client, uri, name)))
 
 
 def wait_while_locked(store: str, call: Callable[[], Result]) -> Result:

@@ -22,11 +22,19 @@ from maquette.training.checkpoint_io import CheckpointFolder, read_state
 from maquette.training.job import Job, Opened, Row, describe_run_model
 from maquette.training.metrics_file import read_history
 from maquette.training.record import RunRecord
-from maquette.training.report import model_card
+from maquette.training.report import model_card, without_front_matter
 
 
 def conclude(
-    job: Job, record: RunRecord, log: RunLog, opened: Opened, trainer: Trainer, *, spikes: int, finished: bool
+    job: Job,
+    record: RunRecord,
+    log: RunLog,
+    opened: Opened,
+    trainer: Trainer,
+    *,
+    spikes: int,
+    energy: dict[str, Any] | None,
+    finished: bool,
 ) -> RunRecord:
     """Exports the newest weights, draws the curves, and completes the record, in the folder and in the tracker."""
     history = read_history(job.folder / "metrics.jsonl")
@@ -45,6 +53,7 @@ def conclude(
         step=step,
         metrics_sha256=file_digest(job.folder / "metrics.jsonl"),
         peak_memory=peak_memory_bytes(),
+        energy=energy,
     )
     if steps:
         state = read_state(checkpoints.path(step))
@@ -57,7 +66,10 @@ def conclude(
         raise diverged(broken, step)
     if not math.isfinite(last.get("validation/loss", 0.0)):
         raise diverged("validation/loss", step)
-    _export(job, opened, state, record, finished=finished)
+    card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
+    _export(job, opened, state, record, card)
+    if card is not None:
+        log.describe(without_front_matter(card))
     for picture in job.plan.draw(opened, history, job.folder / "figures", job.name):
         for path in (picture, picture.with_suffix(".svg")):
             log.log_artifact(path, "figures")
@@ -68,9 +80,8 @@ def conclude(
     return record
 
 
-def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecord, *, finished: bool) -> None:
-    """What the module keeps as `model`, with the weights of `state`, as a Hugging Face folder; with a model card where
-    it is `finished`."""
+def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecord, card: str | None) -> None:
+    """What the module keeps as `model`, with the weights of `state` and the model card, as a Hugging Face folder."""
     architecture = job.plan.exported_architecture(job, opened, record.step)
     scalar = getattr(opened.module, "scalar", False)
     adapter = job.spec.settings.get("adapter")
@@ -87,7 +98,6 @@ def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecor
         return
     shape = getattr(state, "shape", state.__getitem__)  # of a folder of shards: each tensor is read when it is written
     model.load_state_dict({name: shape(f"model.{name}") for name in names}, assign=True)
-    card = model_card(record, getattr(opened.data, "validation_weights", None)) if finished else None
     whole = merged(model) if adapter else model
     hf.save(
         whole, Tokenizer.load(job.spec.tokenizer), job.folder / "model", card=card,
@@ -140,10 +150,11 @@ def _results(history: list[Row], last: Row) -> dict[str, Any]:
 
 def _summarize(record: RunRecord, log: RunLog, checkpoints: CheckpointFolder, step: int) -> None:
     """The tracker's summary."""
-    log.set_tags({"checkpoint.path": checkpoints.path(step), "model.path": f"{record.folder}/model"})
+    log.set_tags({"checkpoint.path": checkpoints.path(step).relative_to(record.folder)})
     totals = {
         "training_seconds": record.seconds,
         "peak_memory_bytes": record.peak_memory,
+        **({} if record.energy is None else {"energy_kwh": record.energy["kwh"], "kg_co2e": record.energy["kg_co2e"]}),
         "tokens_per_second": record.tokens_per_second,
         "mfu": record.mfu,
         "loss_spikes": record.loss_spikes,

@@ -1,6 +1,7 @@
 """What a run shows of itself: its model card, and the pictures of how it learned."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from maquette.recipe.objectives import entry_of
 from maquette.reports import render
 from maquette.reports.figures import COLORS, curve, name_rows, new_figure, save_figure
 from maquette.statistics.intervals import Reliability
+from maquette.training.energy import energy_words
 from maquette.training.record import RunRecord
 
 _MEASURED = (
@@ -36,8 +38,14 @@ def model_card(record: RunRecord, mixture: Mapping[str, float] | None = None) ->
     known = (
         [] if record.domains else [(label, record.metrics[name]) for name, label in _MEASURED if name in record.metrics]
     )
-    shown = {"title": entry.title, "scalar": entry.scalar, "mixture": mixture or {}}
+    energy = None if record.energy is None else energy_words(record.energy)
+    shown = {"title": entry.title, "scalar": entry.scalar, "mixture": mixture or {}, "energy": energy}
     return render("model_card.md.j2", {"record": record, "spec": record.spec, "measured": known, **shown})
+
+
+def without_front_matter(card: str) -> str:
+    """A card as people read it: without the header that is for Hugging Face."""
+    return re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL).strip()
 
 
 def draw_loss(history: Sequence[dict[str, Any]], domains: Sequence[str], path: Path | str, *, title: str) -> Path:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from maquette.artifacts.errors import ConfigError
@@ -259,6 +261,15 @@ class CompareStage(RecordedStage, PrintedStage, SeededStage):
         if not self.system:  # as comparisons were named before there were any
             del settings["system"]
         return settings
+
+    def called(self, folders: Mapping[str, Path]) -> dict[str, str]:
+        """By the names of models, what people call them."""
+        from maquette.model.loading import model_names
+
+        names = dict(zip(self.models, model_names([folders[model] for model in self.models]), strict=True))
+        return names | {
+            f"{model} ({name})": f"{names[model]} ({name})" for model in self.models for name in self.system
+        }
 
     def systems(self) -> dict[str, tuple[str, str]]:
         """By the names of models with a system prompt: the model, and what the prompt says."""

@@ -65,7 +65,7 @@ _ALL = (
         model_config.CompareStage,
     ),
     Stage("ratings", "ratings of an arena's battles, with style and topics taken out", model_config.RatingsStage),
-    Stage("runs", "list and compare the runs in MLflow", law_config.RunsStage),
+    Stage("runs", "list the runs in MLflow, or compare two: diff A B", law_config.RunsStage, positional="diff"),
     Stage("report", "one page that links all pages of these outputs, with what each says", settings.ReportStage),
     Stage("export", "write a run as a Hugging Face folder", model_config.ExportStage),
     Stage(

@@ -23,7 +23,7 @@ from maquette.data.process_group import process_group
 from maquette.data.token_artifacts import TokensResult
 from maquette.model.config import ModelConfig
 from maquette.model.core_config import CoreConfig
-from maquette.model.loading import model_folder, weights_digest
+from maquette.model.loading import model_folder, model_name, weights_digest
 from maquette.objectives.config import CustomObjectiveConfig, PretrainConfig
 from maquette.optimization.config import recipe_remark
 from maquette.recipe.pretraining import Recipe
@@ -206,7 +206,7 @@ def _tags(config: TrainStage, spec: RunSpec) -> dict[str, Any]:
         **lineage_tags(
             spec.digests,
             parent=config.tracking.parent,
-            checkpoint=spec.checkpoint,
+            checkpoint=None if spec.checkpoint is None else model_name(spec.checkpoint),
             checkpoint_run=None if source is None else source.get("tracking_run"),
         ),
     }

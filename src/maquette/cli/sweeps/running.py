@@ -23,6 +23,7 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.files import locked, read_json, write_json
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import write_sealed
+from maquette.artifacts.run_file import read_run
 from maquette.cli.command_line.application import Application, config_folder_of
 from maquette.cli.command_line.composition import to_settings
 from maquette.cli.command_line.config import TrainStage
@@ -94,7 +95,7 @@ def _run_planned(sweep: Sweep, line: Line, sweeper: Any, *, dry: bool) -> Report
     seconds, source = _expected_seconds(sweep, dry=dry)
     left = [number for number, job in enumerate(sweep.jobs) if not job.is_done]
     chosen = _choose_launching(sweep, hydra, left, seconds)
-    _tell(sweep, seconds, source, chosen)
+    _tell(sweep, seconds, source, chosen, dry=dry)
     if dry:
         return Report(sweep.name, sweep.folder)
     files = Files(sweep.folder)
@@ -122,7 +123,9 @@ def _concluded(sweep: Sweep, files: Files) -> bool:
     record, outcomes = read_json(files.sweep) or {}, files.outcomes()
     same = record.get("jobs") == [list(job.arguments) for job in sweep.jobs]
     ended = len(outcomes) == len(sweep.jobs) and all(one["status"] == FINISHED for one in outcomes.values())
-    return same and ended and bool(record.get("concluded"))
+    tracking = _tracking(sweep)
+    shown = not tracking.enabled or tracking.experiment in _run_ids(files)
+    return same and ended and shown and bool(record.get("concluded"))
 
 
 def _expected_seconds(sweep: Sweep, *, dry: bool) -> tuple[list[float], str]:
@@ -161,12 +164,15 @@ def _choose_launching(
     )
 
 
-def _tell(sweep: Sweep, seconds: Sequence[float], source: str, chosen: launching.Launching) -> None:
+def _tell(sweep: Sweep, seconds: Sequence[float], source: str, chosen: launching.Launching, *, dry: bool) -> None:
     """The jobs and what they will cost."""
     say(f"sweep {sweep.name}: {len(sweep.jobs)} jobs of maquette {sweep.stage.name}")
     if any(job.forecast for job in sweep.jobs):
         say(table.show_jobs(sweep, seconds))
         say(table.cost_in_words(sweep, seconds, source, chosen.slots or 1))
+    elif dry:
+        say("\n".join(f"{number}  {job.title}" for number, job in enumerate(sweep.jobs, 1)))
+        say("what they cost is not known before their data is read, which --show does not do")
     for remark in (*sweep.remarks, *table.repeated_text(sweep)):
         say(remark)
     say(chosen.why)
@@ -278,6 +284,11 @@ def _conclude(sweep: Sweep, outcomes: dict[int, dict[str, Any]], path: Path) -> 
     return Report(sweep.name, sweep.folder, int(failed[-1][1]["exit_code"]) if failed else 0)
 
 
+def _tracking(sweep: Sweep) -> TrackingConfig:
+    tracking: TrackingConfig = getattr(sweep.settings, "tracking", TrackingConfig(enabled=False))
+    return tracking
+
+
 @contextlib.contextmanager
 def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     """The sweep's own record in MLflow, made or found again. Yields what its jobs get beyond their overrides: to
@@ -299,7 +310,8 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
     from maquette.tracking import start_parent_run
     from maquette.tracking.store import embedded_file, store_uri
 
-    tracking, outputs = getattr(sweep.settings, "tracking", TrackingConfig(enabled=False)), sweep.settings.outputs
+    tracking, outputs = _tracking(sweep), sweep.settings.outputs
+    before = _run_ids(files)
     slurm = chosen.launcher == "submitit_slurm" and tracking.enabled
     if slurm and embedded_file(store_uri(tracking, outputs)) is not None:
         raise ConfigError(
@@ -312,17 +324,39 @@ def _recorded(sweep: Sweep, chosen: launching.Launching) -> Iterator[list[str]]:
         name=sweep.name,
         folder=sweep.folder,
         params={"stage": sweep.stage.name, "jobs": len(sweep.jobs), "launcher": chosen.launcher},
-        run_id=(read_json(files.sweep) or {}).get("run_id"),
+        run_id=before.get(tracking.experiment),
     ) as record:
         facts["run_id"] = record.run_id
+        facts["run_ids"] = before | {tracking.experiment: record.run_id}
         write_json(files.sweep, facts)
         parent = [] if record.run_id is None else [f"{_parent_key(sweep.settings)}={literal(record.run_id)}"]
+        jobs = "\n".join(f"- {job.title}" for job in sweep.jobs)
+        record.describe(f"{len(sweep.jobs)} jobs of `maquette {sweep.stage.name}`:\n\n{jobs}")
+        for run_id in _trained_before(sweep):
+            record.show_again(run_id)
         yield [*arguments, *parent]
         if (sweep.folder / table.FILE).exists():
             record.log_artifact(sweep.folder / table.FILE)
         for picture in table.draw_sweep(sweep.folder):
             record.log_artifact(picture, "figures")
         write_json(files.sweep, facts | {"concluded": True})
+
+
+def _run_ids(files: Files) -> dict[str, str]:
+    """The sweep's runs in MLflow, by experiment; an older file has one, of the experiment that there is by default."""
+    known = read_json(files.sweep) or {}
+    only = {TrackingConfig.experiment: known["run_id"]} if known.get("run_id") else {}
+    return dict(known.get("run_ids", only))
+
+
+def _trained_before(sweep: Sweep) -> Iterator[str]:
+    """MLflow's runs of the jobs that are done already: another experiment may hold them."""
+    for job in sweep.jobs:
+        if job.is_done:
+            folder = job.forecast.folder if job.forecast else job.run
+            for place in (job.forecast and job.forecast.branches) or (folder,):
+                if run_id := ((place and read_run(place)) or {}).get("tracking_run"):
+                    yield run_id
 
 
 def _parent_key(settings: Any) -> str:

@@ -98,6 +98,7 @@ def record_fit(folder: Path, runs: str | None, outputs: Path | str, tracking: Tr
         tracking, outputs=outputs, name=folder.name, folder=folder, params={"runs": runs, **manifest.config},
         tags={"kind": "fit", "digest.fit": manifest.digest},
     ) as log:  # fmt: skip
+        log.describe(f"A law fitted to {runs or 'the newest sweep'}: see `{PAGE}` among the artifacts.")
         log.log_artifact(folder / "figures", "figures")
         for name in (FACTS, PAGE, RUNS):
             if (folder / name).is_file():

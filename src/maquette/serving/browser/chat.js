@@ -4,7 +4,7 @@ let stopping = null;
 
 function describe() {
   const one = chosen();
-  at("about").textContent = `${one.id}: ${parameters(one.parameters)} parameters, ${one.context.toLocaleString("en")} tokens of context. ` +
+  at("about").textContent = `${one.id}: ${parameters(one.parameters)} parameters${one.embedding ? ` and an embedding of ${parameters(one.embedding)}` : ""}, ${one.context.toLocaleString("en")} tokens of context. ` +
     (one.assistant ? "It answers requests." : "It was not trained to answer: it continues what you write.");
   at("for-card").hidden = !one.card || at("chat").hidden;
   at("card").replaceChildren(...markdown(one.card || ""));
