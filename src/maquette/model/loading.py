@@ -316,6 +316,8 @@ def put_back_base(
             f"{folder} holds other weights ({now[:8]}) than those that the adapter was trained on ({saved[:8]}).",
             "Put the model back that the run started from, or train it again with force=true.",
         )
+    if not checkpoint["state_dict"]:  # it is in the model already, which is in shards
+        return
     for name, parameter in build().named_parameters():
         if not parameter.requires_grad:
             checkpoint["state_dict"].setdefault(f"{part}.{name}", parameter.detach())

@@ -130,7 +130,7 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
         callbacks = [*build_callbacks(job, run), PreparedBlocks(job), energy]
         trainer = build_trainer(job, opened, callbacks, [*([metrics] if metrics is not None else []), *loggers])
         for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
-            seed(job.spec.seed + world.rank)
+            seed(job.spec.seed + world.rank // job.hardware.tensor_parallel_size)
         try:
             trainer.fit(opened.module, datamodule=opened.data, ckpt_path=checkpoint, weights_only=True)
         except (SIGTERMException, ForcedExit):

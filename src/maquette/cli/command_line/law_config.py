@@ -15,14 +15,14 @@ class RunsStage(RecordedStage, PrintedStage):
     diff: list[str] = setting(list, "two runs side by side instead (also: maquette runs diff A B)")
 
     def validate(self) -> None:
-        """Raises `ConfigError` for words that do not name two runs."""
-        words = self.diff[1:] if self.diff[:1] == ["diff"] else self.diff
-        if self.diff and len(words) != 2:
+        """Raises `ConfigError` where it names something else than two runs."""
+        names = self.diff[1:] if self.diff[:1] == ["diff"] else self.diff
+        if self.diff and len(names) != 2:
             raise ConfigError(
-                f"maquette runs diff compares two runs, got {len(words)}{': ' if words else ''}{' '.join(words)}.",
+                f"maquette runs diff compares two runs, got {len(names)}{': ' if names else ''}{' '.join(names)}.",
                 "Write: maquette runs diff <run> <run>.",
             )
-        self.diff = words
+        self.diff = names
 
 
 @dataclass

@@ -70,7 +70,7 @@ def _traced_lines(config: TrainStage, recipe: "Recipe") -> Iterator[str]:
     from maquette.training.devices import count_processes
     from maquette.training.step_memory import device_memory, predict, remedy
 
-    processes = count_processes(config.trainer)
+    processes = count_processes(config.trainer, config.tensor_parallel_size)
     accelerator = "cpu" if config.trainer.accelerator in ("cpu", "auto") else "cuda"
     context = config.data.sequence_length
     share = max(1, recipe.batch_size_tokens // context // processes)
@@ -114,7 +114,8 @@ def predicted_parts(config: TrainStage, spec: RunSpec, passes: int) -> dict[str,
     from maquette.training.devices import count_processes
     from maquette.training.step_memory import predict
 
-    sequences = spec.batch_size_tokens // config.data.sequence_length // count_processes(config.trainer)
+    processes = count_processes(config.trainer, config.tensor_parallel_size)
+    sequences = spec.batch_size_tokens // config.data.sequence_length // processes
     step, shards = step_of(config, spec.architecture, rows=max(1, sequences // passes), passes=passes)
     return predict(step).sharded(shards).parts
 
