@@ -70,7 +70,7 @@ class Exchange:
 
     def to_experts(self, rows: Tensor) -> Tensor:
         """This process's rows by expert -> those of all processes for its own experts, by expert."""
-        given: Tensor = _Sent.apply(rows, self)
+        given: Tensor = _Exchanged.apply(rows, self)
         return given
 
     def from_experts(self, rows: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def _exchanged(rows: Tensor, sends: list[int], receives: list[int], group: Any) 
     return given
 
 
-class _Sent(torch.autograd.Function):
+class _Exchanged(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, way: Exchange) -> Tensor:
         ctx.way = way
