@@ -18,7 +18,8 @@ from maquette.training.config import PrecisionConfig, TrainerConfig
 from maquette.training.devices import check_sharing, choose_hardware
 from maquette.training.processes import launch
 from support.model_parallel_work import CURVES, curves, gradient_errors, run_all, settings_of_runs, train_as_one_does
-from support.small_examples import base_settings, write_instructions, write_preferences
+from support.small_examples import write_instructions, write_preferences
+from support.small_runs import settings
 
 
 @pytest.mark.slow(reason="two processes that import PyTorch and Lightning")
@@ -43,7 +44,7 @@ def test_runs_of_the_command_line(prepared: tuple[Path, Path], tmp_path: Path) -
     outputs, source = prepared
     write_instructions(tmp_path / "sft.json")
     write_preferences(tmp_path / "dpo.json")
-    base = str(train.run(base_settings(outputs, source)).folder)
+    base = str(train.run(settings(outputs, source, data__sequence_length=64, num_validations=1)).folder)
     shared = settings_of_runs(tmp_path / "two", base, source, tmp_path)
     for config in shared.values():
         config.trainer = dataclasses.replace(config.trainer, strategy="fsdp", devices=2)

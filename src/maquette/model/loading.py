@@ -270,7 +270,7 @@ def initial_regions(
         folder = model_folder(checkpoint)
         _check_rows(load_tokenizer(folder, description.get("tokenizer_digest")), architecture.vocab_size, folder)
         for name, value in hf.read_regions(folder, regions, scalar=scalar, verify=verify):
-            del parameters[name]
+            parameters.pop(name, None)  # it may be a buffer
             yield name, value
             del value  # before the next is made
         parametrization = None  # a score on a language model's core

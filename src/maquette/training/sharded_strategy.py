@@ -107,7 +107,8 @@ class ShardedStrategy(ModelParallelStrategy):
             tensor=self.device_mesh["tensor"] if self.tensor > 1 else None, experts=self._expert_mesh,
         )  # fmt: skip
         empty = {name: one for name, one in module.named_parameters() if one.is_meta}
-        module._apply(lambda one: torch.empty_like(one, device=self.root_device) if one.is_meta else one)
+        # Zeros, as a buffer starts: a router's bias is in no checkpoint but this project's own.
+        module._apply(lambda one: torch.zeros_like(one, device=self.root_device) if one.is_meta else one)
         if empty:
             self._fill(module)
         super().setup(trainer)
@@ -116,10 +117,10 @@ class ShardedStrategy(ModelParallelStrategy):
     def _fill(self, module: Any) -> None:
         """Each process draws, or reads, the weights one after another, and keeps its part of each: the whole model is
         nowhere."""
-        parameters = dict(module.named_parameters())
-        regions = {name: own_region(parameter) for name, parameter in parameters.items()}
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        regions = {name: own_region(tensor) for name, tensor in tensors.items()}
         for name, value in module.initial_regions(regions.__getitem__, verify=self.is_global_zero):
-            own_part(parameters[name]).copy_(value)
+            own_part(tensors[name]).copy_(value)
             del value  # before the next is made
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
