@@ -11,6 +11,7 @@ each.
 """
 
 import argparse
+import dataclasses
 import inspect
 import statistics
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ def fusion(arguments: argparse.Namespace) -> "Figure":
             panel.barh([place + offset for place in range(len(costs))], shares, height=0.38, color=color, label=way)
         name_rows(panel, list(costs))
         panel.set(title=title)
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -87,7 +88,11 @@ def precision(arguments: argparse.Namespace) -> "Figure":
     if not multiplies_bf16():
         print("This processor has no instructions for bf16: it is computed in fp32 and rounded, which is slower.")
     batches = text_batches(arguments.steps, batch=8, length=128)
-    results = shown.training_by_precision(SHAPE, batches)
+    width = arguments.width
+    shape = dataclasses.replace(
+        SHAPE, hidden_size=width, num_attention_heads=max(1, width // 32), intermediate_size=11 * width // 4
+    )
+    results = shown.training_by_precision(shape, batches)
     tokens = batches[0][:, 1:].numel()
     last = max(1, arguments.steps // 5)
     plain = results["fp32"]
@@ -103,9 +108,10 @@ def precision(arguments: argparse.Namespace) -> "Figure":
     print(f"(Loss: mean of the last {last} steps; from, to: the middle half of the steps.)")
     figure, panels = new_figure(1, 3, width=3.6, height=3.2)
     for (name, one), color in zip(results.items(), COLORS, strict=False):
-        means = [statistics.mean(one.losses[max(0, end - 5) : end]) for end in range(1, arguments.steps + 1)]
+        above = [a - b for a, b in zip(one.losses, plain.losses, strict=True)]
+        means = [statistics.mean(above[max(0, end - 5) : end]) for end in range(1, arguments.steps + 1)]
         panels[0].plot(range(1, arguments.steps + 1), means, color=color, label=name, linewidth=1.3)
-    panels[0].set(xlabel="step", title="loss, mean of 5 steps")
+    panels[0].set(xlabel="step", title="loss above fp32's, mean of 5 steps")
     panels[0].legend(fontsize=8)
     panels[1].barh(range(len(results)), [tokens / statistics.median(one.seconds[2:]) for one in results.values()])
     panels[1].set(title="tokens/s")
@@ -115,7 +121,7 @@ def precision(arguments: argparse.Namespace) -> "Figure":
         panels[2].barh(range(len(results)), sizes, left=starts, color=color, label=part)
         starts = [start + size for start, size in zip(starts, sizes, strict=True)]
     panels[2].set(title="MB at the fullest moment")
-    panels[2].legend(fontsize=7)
+    figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower right", ncols=4, fontsize=7)
     for panel in panels[1:]:
         name_rows(panel, list(results))
     return figure
@@ -139,6 +145,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="fusion|tiling|precision", help="by default all")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=60, help="of training in each number format")
+    parser.add_argument("--width", type=int, default=SHAPE.hidden_size, help="of the model that is trained: x 32")
     parser.add_argument("--to", type=Path, default=Path("outputs/demonstrations"), help="folder of the pictures")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in DEMONSTRATIONS]:

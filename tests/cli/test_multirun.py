@@ -21,7 +21,7 @@ from maquette.cli.command_line.registry import STAGES
 from maquette.cli.sweeps import launching, table
 from maquette.cli.sweeps.cost import seconds_of_jobs
 from maquette.cli.sweeps.forecast import PlannedJob
-from maquette.cli.sweeps.jobs import Sweep, plan
+from maquette.cli.sweeps.jobs import DryPlanner, Sweep, plan, read_line
 from maquette.cli.sweeps.view import Expected, State, state_of, time_left
 from maquette.cli.sweeps.work import Files
 from maquette.optimization.config import short_name
@@ -143,6 +143,37 @@ def test_shape_keeps_the_size(prepared: Path) -> None:
 def test_ladder_is_a_product(prepared: Path) -> None:
     sweep = planned(prepared, "+sweep=ladder", "size=5k,10k")
     assert len(sweep.jobs) == 8 and sweep.jobs[-1].arguments == ("tokens_per_parameter=40", "size=10k")
+
+
+def test_bytes_have_one_vocabulary(prepared: Path) -> None:
+    sweep = planned(prepared, "tokenizer=byte", "tokenizer.vocab_size=512,1024", "size=5k,10k")
+    assert [job.arguments for job in sweep.jobs] == [("size=5k",), ("size=10k",)]
+    arguments = [*line(prepared, "+sweep=vocabulary", "seed=0,1"), "tokenizer=byte,bpe"]
+    shown = plan(STAGE, arguments, planner=DryPlanner())
+    assert len(shown.jobs) == (1 + 3) * 3 * 2  # bytes and three vocabularies, three sizes, two seeds
+
+
+def test_the_sweeps_of_the_course_are_lists_of_jobs(prepared: Path) -> None:
+    def members(*arguments: str) -> list[Any]:
+        return [settings for _, settings in read_line(STAGE, line(prepared, *arguments)).members]
+
+    mixtures = [settings.mixture for settings in members("+sweep=code_share", "seed=0")]
+    assert [mixture.weights["code"] for mixture in mixtures] == [0, 0.15, 0.3, 0.45, 0.6]
+    for mixture in mixtures:  # the rest keeps its proportions
+        rest = {
+            name: share / (1 - mixture.weights["code"]) for name, share in mixture.weights.items() if name != "code"
+        }
+        assert rest == pytest.approx({"docs": 0.7, "readme": 0.2, "reference": 0.1})
+    evenly, *orders = (settings.mixture for settings in members("+sweep=annealing", "seed=0"))
+    assert not evenly.phases and len(orders) == 2
+    for mixture in orders:  # as much of each domain in all
+        first, second = mixture.phases
+        shares = {
+            name: second.start * first.weights[name] + (1 - second.start) * second.weights[name]
+            for name in evenly.weights
+        }
+        assert shares == pytest.approx(evenly.weights)
+    assert len(members("+sweep=grid")) == 16
 
 
 @pytest.mark.parametrize(

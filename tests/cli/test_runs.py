@@ -164,8 +164,8 @@ def test_a_run_that_only_mlflow_has_is_compared(outputs: Path, tmp_path: Path) -
     record.save()
     with start_run(TrackingConfig(), outputs=outputs, name=spec.name, folder=outputs, params={}, tags={}) as log:
         log.log_artifact(Path(record.folder) / "run.json")
-    found = find_run(spec.name, outputs, TrackingConfig())
-    assert found.spec == spec and found.validation_loss == 3.0
+    again = find_run(spec.name, outputs, TrackingConfig())
+    assert again.spec == spec and again.validation_loss == 3.0
     with pytest.raises(ConfigError, match=r"300k-run \(run, finished\) has no run\.json"):
         find_run("300k-run", outputs, TrackingConfig())
     with pytest.raises(ConfigError, match="no run 300k-ran in") as error:

@@ -1,6 +1,8 @@
 """The core against a plain reference; what it must not see; packed documents, caches and padding."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -165,3 +167,21 @@ def test_rotary_angles_stay_exact_in_half_precision() -> None:
     turned = rotate(vectors, rotation)
     assert turned.dtype == torch.bfloat16
     torch.testing.assert_close(turned.double(), exact, rtol=2**-8, atol=1e-4)
+
+
+def test_with_a_cache_compiled_blocks_run_as_they_are() -> None:
+    """Compiled for each layer's number and each length, they would reach the compiler's limit of variants."""
+    model, tokens, graphs = LanguageModel(PLAIN), some_tokens(2, 6), []
+    expected = model(tokens)
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    for layer in model.core.layers:
+        layer.compile(dynamic=False, backend=backend)
+    cache = model.new_cache(2, 6)
+    parts = [model(part, cache=cache) for part in tokens.split([3, 2, 1], dim=1)]
+    assert not graphs and torch.allclose(torch.cat(parts, dim=1), expected, atol=1e-6)
+    assert torch.allclose(model(tokens), expected, atol=1e-6)
+    assert len(graphs) == 1, "one for all layers"

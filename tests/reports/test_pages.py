@@ -151,7 +151,7 @@ def test_pictures_can_be_heard_and_follow_the_page_s_colours(page: str) -> None:
     assert "tokens" in reader.words, "labels stay text"
     drawing = re.search(r"<svg.*?</svg>", page, re.DOTALL)
     assert drawing is not None
-    assert "#000000" not in drawing[0]
+    assert "#000000" not in drawing[0] and "#ffffff" not in drawing[0]
     assert "currentColor" in drawing[0]
 
 

@@ -94,7 +94,8 @@ def go_on(folder: str) -> dict[str, list[tuple[float, float]]]:
 
 def train_variant(
     checkpoint: str, *, optimizer: str = "adamw", model: dict[str, Any] | None = None, accumulate: int = 1,
-    z_loss: float = 0.0, checkpointing: str = "none", resume: bool = False, sharded: bool = True,
+    z_loss: float = 0.0, checkpointing: str = "none", resume: bool = False, sharded: bool = True, tensor: int = 1,
+    experts: int = 1,
 ) -> list[tuple[float, float]]:  # fmt: skip
     import datetime
     import pathlib
@@ -131,11 +132,13 @@ def train_variant(
     checkpoint_blocks(module.model.core.layers, checkpointing)
     numbers = torch.Generator().manual_seed(0)
     batches = [torch.randint(0, 96, (BATCH, 17), generator=numbers) for _ in range(STEPS)]
-    share = BATCH // world.size // accumulate
+    tensor, experts = min(tensor, world.size), min(experts, world.size)
+    share = BATCH * tensor // world.size // accumulate
+    first = world.rank // tensor * accumulate
     mine = [
         TokenBatch(part, torch.zeros(share, dtype=torch.long))
         for batch in (batches[10:] if resume else batches)
-        for part in batch.split(share)[world.rank * accumulate : (world.rank + 1) * accumulate]
+        for part in batch.split(share)[first : first + accumulate]
     ]
     seen: list[tuple[float, float]] = []
 
@@ -155,7 +158,13 @@ def train_variant(
         DDPStrategy(process_group_backend="gloo")
         if many and not sharded
         else (
-            ShardedStrategy(nodes=1, compute_dtype=torch.float32, timeout=datetime.timedelta(minutes=2))
+            ShardedStrategy(
+                nodes=1,
+                compute_dtype=torch.float32,
+                timeout=datetime.timedelta(minutes=2),
+                tensor_parallel_size=tensor,
+                expert_parallel_size=experts,
+            )
             if many
             else SingleDeviceStrategy(device=torch.device("cpu"))
         )

@@ -269,11 +269,6 @@ def test_what_kto_leaves(make: Callable[..., TrainStage]) -> None:
     assert 0.5 < facts["desirable"] / facts["train"]["examples"] < 0.7  # of all 88 of 144
 
 
-def test_an_adapter_on_a_model_in_shards_is_refused(make: Callable[..., TrainStage]) -> None:
-    with pytest.raises(ConfigError, match="not trained with trainer"):
-        train.run(make("sft", adapter=LORA, trainer__strategy="fsdp"))
-
-
 def test_a_reward_model_from_elsewhere_is_what_a_policy_is_optimised_for(
     make: Callable[..., TrainStage], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,13 +40,15 @@ def test_a_step_of_pretraining(configure: Callable[..., TrainStage], capsys: pyt
     assert result.memory["weights"] == 4 * parameters
     assert result.memory["optimiser states"] == pytest.approx(8 * parameters, rel=0.01)
     assert result.memory["activations"] > 0
+    assert result.predicted.keys() == result.memory.keys()
+    assert sum(result.predicted.values()) == pytest.approx(sum(result.memory.values()), rel=0.15)
     products = sum(one.flops for one in result.operators if one.name in ("mm", "addmm", "_linear_pointwise"))
     assert products > result.flops / 2  # blocks are computed again
     folder = Path(config.outputs) / "profiles" / spec.name
     trace = json.loads((folder / "trace.json").read_text())
     assert any(event["name"] == "aten::mm" for event in trace["traceEvents"])
     page = (folder / "index.html").read_text()
-    assert "Roofline" in page and "feed-forward" in page
+    assert "Roofline" in page and "feed-forward" in page and "predicted MB" in page
     assert not (Path(config.outputs) / "runs" / spec.name).exists()
 
 

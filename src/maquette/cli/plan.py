@@ -12,6 +12,7 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import parse_quantity
 from maquette.cli.command_line.law_config import PlanStage
+from maquette.cli.planning.planned_memory import experts_row, memory_row, planned_memory, planned_shape, with_experts
 from maquette.reports.figures import save_figure
 from maquette.scaling import Assumptions, ComputePlan, compare_pipelines, make_plan, preset
 from maquette.scaling.plans.plan_report import find_surface, pipeline_rows, plan_figure, plan_rows
@@ -34,7 +35,16 @@ def run(config: PlanStage) -> ComputePlan | PipelineComparison:
     plan = make_plan(
         assumptions, result.surface, samples=result.samples, degrees_of_freedom=result.degrees_of_freedom
     )  # fmt: skip
-    _print(config, list(plan_rows(plan)), plan.to_json(), result.words(plan.flops))
+    shape = planned_shape(plan, config) if config.num_experts or config.sequence_length else None
+    plan = with_experts(plan, shape)
+    memory = None if shape is None or config.sequence_length is None else planned_memory(plan, shape)
+    rows = list(plan_rows(plan))
+    if config.sequence_length is not None:
+        rows.append(memory_row(plan, config, memory))
+    if config.num_experts is not None:
+        rows.insert(1, experts_row(plan, config))
+    values = plan.to_json() | {"step_memory": None if memory is None else dataclasses.asdict(memory)}
+    _print(config, rows, values, result.words(plan.flops))
     name = f"{config.preset or assumptions.gpu}-{digest(dataclasses.asdict(assumptions) | {'on': config.surface})[:8]}"
     say(f"figure: {save_figure(plan_figure(plan), Path(config.outputs) / 'plans' / name)}")
     return plan

@@ -10,6 +10,7 @@ from rich.console import Console
 from maquette.artifacts.files import write_json
 from maquette.artifacts.progress import say
 from maquette.cli.command_line.config import ProfileStage
+from maquette.cli.planning.memory import predicted_parts
 from maquette.cli.planning.planned import plan_run
 from maquette.reports import terminal_table, write_page
 
@@ -26,6 +27,7 @@ def run(config: ProfileStage) -> "Profile":
     folder = Path(config.outputs) / "profiles" / planned.spec.name
     folder.mkdir(parents=True, exist_ok=True)
     profile = profile_job(planned.job, config.profile_steps, folder)
+    profile = dataclasses.replace(profile, predicted=predicted_parts(config, planned.spec, profile.passes))
     write_json(folder / "profile.json", profile.facts())
     shown = tables(profile)
     write_page(folder, "profile.html.j2", {"profile": profile, "tables": shown, "forms": TABLES}, figures(profile))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.manifest import build, read_manifest
 from maquette.artifacts.progress import say
 from maquette.corpus.config import CorpusConfig, CurationConfig, ExecutorConfig, SourceConfig
+from maquette.corpus.data_card import license_counts, write_data_card
 from maquette.corpus.document import Document
+from maquette.corpus.licenses import check_licenses, filtered
 from maquette.corpus.pipeline import CLEAN, make_corpus, replace_validation
 from maquette.corpus.report import describe, write_report
 from maquette.corpus.sources import Source, open_source
@@ -39,6 +42,7 @@ class CorpusSettings:
 
 def build_corpus(settings: CorpusSettings, *, force: bool) -> Path:
     """Makes the corpus, or finds it made; returns its folder."""
+    check_licenses(settings.corpus.licenses)
     settings = _with_synthetic_web(settings)
     if settings.corpus.validation_source == CLEAN and settings.web is None:
         raise ConfigError(
@@ -67,13 +71,22 @@ def _make_splits(
 ) -> dict[str, Any]:
     """The split files and the report; returns the manifest's facts."""
     config, chosen = settings.corpus, settings.corpus.validation_source
+    packages = source.licenses() if isinstance(source, Installed) else {}
+    unlicensed = Counter[str]()
     if chosen is not None:  # nothing is held out where validation is on other text
         config = dataclasses.replace(config, validation=0.0)
     with workers(config.workers) as pool:
-        made = make_corpus(documents(pool), config, folder, pool)
+        read = documents(pool)
+        if config.licenses:
+            read = filtered(read, config.licenses, packages, unlicensed)
+        made = make_corpus(read, config, folder, pool)
     known = {"source": source.facts(), **made}
     write_report(folder, known)
     say(describe(known))
+    if unlicensed:
+        say(f"corpus.licenses left out {unlicensed.total():,} documents")
+    known["licenses"] = license_counts(folder, packages)
+    write_data_card(folder, known | {"unlicensed": dict(unlicensed.most_common())}, packages, config.licenses)
     if chosen is not None:
         clean = settings.web / f"{CLEAN}.parquet" if settings.web is not None and chosen == CLEAN else None
         known["validation_source"] = replace_validation(clean or Path(chosen).expanduser(), folder)
@@ -143,6 +156,10 @@ def _identity(settings: CorpusSettings, *, with_path: bool) -> dict[str, Any]:
     validation = corpus.pop("validation_source")
     if validation is not None:
         corpus["validation_source"] = validation if validation == CLEAN else _content(validation)
+    if source["license_field"] is None:
+        del source["license_field"]
+    if not corpus["licenses"]:
+        del corpus["licenses"]
     if not settings.source.is_crawl:
         del source["extractor"], source["max_page_bytes"]
     if not with_path:

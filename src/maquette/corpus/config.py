@@ -23,6 +23,7 @@ class SourceConfig:
     text_field: str = setting("text", "field that holds the text")
     domain_field: str | None = setting("domain", "field that holds the domain, where rows have one")
     domain: str = setting("web", "domain of documents that name none")
+    license_field: str | None = setting(None, "field that holds the licence of a document (SPDX), where rows have one")
     subset: str | None = setting(None, "huggingface: the data set's configuration")
     split: str = setting("train", "huggingface: the data set's split")
     limit: int | None = setting(
@@ -65,6 +66,11 @@ class CorpusConfig:
         60_000, "of small domains more is held out: so much for each split, or a tenth of the domain", minimum=0
     )
     minimum_characters: int = setting(80, "shorter documents are dropped", minimum=1)
+    licenses: list[str] = setting(
+        list,
+        "keep text under these licences alone: permissive, weak_copyleft, copyleft, unknown, or SPDX identifiers such "
+        "as MIT; by default all",
+    )
     validation_source: str | None = setting(
         None,
         "JSONL or Parquet file whose documents take the place of an own validation split, so that several corpora are "

@@ -33,7 +33,7 @@ def write_report(folder: Path, known: dict[str, Any]) -> None:
     source = {key: value for key, value in known["source"].items() if key != "path"}  # equal files, equal report
     content = {**known, "source": source}
     write_json(folder / "report.json", content)
-    shown = {**content, "source": _in_words(source), "splits": SPLITS}
+    shown = {**content, "source": source_in_words(source), "splits": SPLITS}
     write_text(folder / "report.md", render("corpus.md.j2", shown))
     save_figure(corpus_figure(content), folder / "figures" / "corpus")
 
@@ -43,11 +43,11 @@ def write_corpus_page(folder: Path, *, force: bool = False) -> None:
     report = folder / "report.json"
     if report.exists() and (force or not is_current(folder / PAGE, [report])):
         content = load_table(report)
-        shown = {**content, "source": _in_words(content["source"]), "splits": SPLITS, "words": describe(content)}
+        shown = {**content, "source": source_in_words(content["source"]), "splits": SPLITS, "words": describe(content)}
         write_text(folder / PAGE, render("corpus.html.j2", {**shown, "figures": {"corpus": corpus_figure(content)}}))
 
 
-def _in_words(source: Mapping[str, Any]) -> str:
+def source_in_words(source: Mapping[str, Any]) -> str:
     """What kind of source, and what else it says of itself: `text; files: 203; not text: poems/picture.png`."""
     words = [str(source["kind"])]
     for key, value in source.items():

@@ -33,6 +33,7 @@ from maquette.artifacts.files import digest
 from maquette.artifacts.progress import say
 from maquette.artifacts.settings import plain_arguments
 from maquette.artifacts.targets import build_part, users_code
+from maquette.data.process_group import data_place
 from maquette.text import Tokenizer
 from maquette.text.tokenizer import MissingTokenizer
 
@@ -219,7 +220,7 @@ def make_resumable(data: LightningDataModule, *, seed: int) -> LightningDataModu
     @functools.wraps(own)
     def train_dataloader() -> Any:
         trainer = data.trainer
-        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        rank, world_size = data_place(trainer)
         return resumable(own(), called, seed=seed, rank=rank, world_size=world_size)
 
     data.train_dataloader = train_dataloader  # type: ignore[method-assign]

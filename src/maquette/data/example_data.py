@@ -23,6 +23,7 @@ from maquette.data.example_batches import (
 )
 from maquette.data.examples import Examples
 from maquette.data.order import Reshuffled
+from maquette.data.process_group import data_place
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -77,7 +78,7 @@ class ExampleData(LightningDataModule, abc.ABC):
 
     def train_dataloader(self) -> ExampleBatches[Any]:
         assert self.manifest is not None
-        rank, world_size = self._place()
+        rank, world_size = data_place(self.trainer)
         cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return ExampleBatches(
             self._order, self._training_batches(), batch_size=self.batch_size, micro_batches=self.micro_batches,
@@ -86,7 +87,7 @@ class ExampleData(LightningDataModule, abc.ABC):
         )  # fmt: skip
 
     def val_dataloader(self) -> list["_HeldOutExampleLoader"]:
-        rank, world_size = self._place()
+        rank, world_size = data_place(self.trainer)
         count = len(self.validation) // self.examples_of_a_unit
         make = self._validation_batch()
         return [_HeldOutExampleLoader(make, in_parts(count, self.batch_size), rank, world_size)] if count else []
@@ -129,9 +130,6 @@ class ExampleData(LightningDataModule, abc.ABC):
     def shown(self, answer: Any) -> dict[str, Any]:
         """A sample as people read it: without the tokens that mark turns."""
         return {"prompt": self.tokenizer.decode(answer.prompt_ids, skip_special=True), "text": answer.answer}
-
-    def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
 class InstructionData(ExampleData):

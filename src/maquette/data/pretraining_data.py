@@ -21,7 +21,7 @@ from maquette.data.batches import (
 from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes, token_kinds
 from maquette.data.mixture import MixtureOrder
-from maquette.data.process_group import of_the_first
+from maquette.data.process_group import data_place, of_the_first
 from maquette.data.shards import TokenShards
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class PretrainingData(LightningDataModule):
         """Rank, number of processes, and whether they compute on GPUs."""
         if self.trainer is None:
             return 0, 1, False
-        return self.trainer.global_rank, self.trainer.world_size, self.trainer.strategy.root_device.type == "cuda"
+        return *data_place(self.trainer), self.trainer.strategy.root_device.type == "cuda"
 
     def _held_out(self, domain: str) -> list[HeldOutBatch]:
         # `trainer.training` is False while a fit validates.

@@ -83,6 +83,14 @@ def local_gpu(local_rank: int | None = None) -> int:
     return rank % max(1, torch.cuda.device_count())
 
 
+def data_place(trainer: Any) -> tuple[int, int]:
+    """Which part of the data this process of a trainer reads, and of how many."""
+    if trainer is None:
+        return 0, 1
+    own: tuple[int, int] | None = getattr(trainer.strategy, "data_place", None)
+    return own or (trainer.global_rank, trainer.world_size)
+
+
 def join_group(backend: str) -> None:
     """Meets the other processes, before Lightning does, so that they can agree on what to do."""
     import torch

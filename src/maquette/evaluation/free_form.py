@@ -43,10 +43,10 @@ def extracted(written: str, pattern: str | None) -> str:
     """The answer in what was written; empty where the pattern matches nowhere."""
     if pattern is None:
         return written
-    found = list(re.finditer(pattern, written))
-    if not found:
+    matches = list(re.finditer(pattern, written))
+    if not matches:
         return ""
-    last = found[-1]
+    last = matches[-1]
     return (last.group(1) if last.re.groups else last.group()) or ""
 
 

@@ -9,6 +9,7 @@ from maquette.corpus.report import corpus_figure
 from maquette.evaluation.baselines import ALL, NGRAM, UNIFORM, UNIGRAM, BaselineScore
 from maquette.reports.figures import COLORS, curve, new_figure
 from maquette.text.report_figures import vocabulary_sizes
+from maquette.training.energy import energy_words
 from maquette.training.record import RunRecord
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ class RunReport:
         for score in self.scores:
             losses.setdefault(score.baseline, {})[score.domain] = score.bits_per_byte
         return losses
+
+    @property
+    def energy(self) -> tuple[str, str]:
+        """What training drew, and its carbon with where both come from."""
+        if self.record.energy is None:
+            return "unknown", "not metered"
+        amount, _, rest = energy_words(self.record.energy).partition(", ")
+        return amount, rest
 
     @property
     def perplexities(self) -> dict[str, float]:

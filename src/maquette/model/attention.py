@@ -127,6 +127,12 @@ def what_is_seen(
     starts = None if cache is None else cache.starts
     if window is not None and window >= used + length:
         window = None
+    if window is not None and cache is not None:
+        if length == 1:
+            return cache.seen_in_ring()
+        earlier = min(used, window - 1)  # columns before the new ones that the cache gives
+        starts = None if starts is None else (starts - (used - earlier)).clamp(min=0)
+        used = earlier
     if segments is None and starts is None and window is None and (used == 0 or length == 1):
         return None
     if apart and length > 1:

@@ -20,7 +20,8 @@ class KeyValueCache:
     """Keys and values of every layer, in tensors allocated once for `length` columns; `used` says how many are filled.
 
     Pass it to `forward(tokens, cache=cache)`: the tokens are taken to stand in the columns after those used. Memory:
-    2 x layers x batch x key-value heads x length x head width numbers.
+    2 x layers x batch x key-value heads x length x head width numbers; a layer with a sliding window keeps its window
+    alone, column c in the place c modulo `ring` (a rolling buffer; Jiang et al. 2023, "Mistral 7B", section 2).
     """
 
     def __init__(
@@ -33,16 +34,30 @@ class KeyValueCache:
         *,
         starts: Tensor | None = None,
     ) -> None:
-        shape = (config.num_hidden_layers, batch, config.key_value_heads, length, config.width_of_head)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.windows = config.windows
+        sliding = [window is not None for window in self.windows]
+        self._places = [sliding[:layer].count(kind) for layer, kind in enumerate(sliding)]  # among those of its kind
+        self.ring = min(config.sliding_window or length, length)
+        shape = (batch, config.key_value_heads, length, config.width_of_head)
+        ring_shape = (batch, config.key_value_heads, self.ring, config.width_of_head)
+        full, rings = sliding.count(False), sliding.count(True)
+        self.keys, self.values = (torch.zeros(full, *shape, device=device, dtype=dtype) for _ in range(2))
+        self.ring_keys, self.ring_values = (
+            torch.zeros(rings, *ring_shape, device=device, dtype=dtype) for _ in range(2)
+        )
         self.length, self.used = length, 0
         self.starts = column_starts(starts, device)
         # (B, 1) the last token read: token shift needs it.
         self.last_token: Tensor | None = None
 
+    def of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The keys and values that are kept for a layer, `(B, K, length or ring, W)`."""
+        keys, values = (self.keys, self.values) if self.windows[layer] is None else (self.ring_keys, self.ring_values)
+        return keys[self._places[layer]], values[self._places[layer]]
+
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores the new `key` and `value (B, K, T, W)` of a layer and gives all up to them, `(B, K, used + T, W)`.
+        """Stores the new `key` and `value (B, K, T, W)` of a layer and gives all up to them that any of them may see,
+        `(B, K, S, W)`, in their order; to a single new token those of a sliding window in that of `seen_in_ring`.
 
         The columns count as used once `advance` is called, after the last layer. Raises `ValueError` where they do
         not fit.
@@ -50,9 +65,37 @@ class KeyValueCache:
         end = self.used + key.size(2)
         if end > self.length:
             raise ValueError(f"The cache holds {self.length} tokens; {self.used} + {key.size(2)} do not fit.")
-        self.keys[layer, :, :, self.used : end] = key
-        self.values[layer, :, :, self.used : end] = value
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        keys, values = self.of_layer(layer)
+        if (window := self.windows[layer]) is not None:
+            return self._extend_ring(window, keys, key), self._extend_ring(window, values, value)
+        keys[:, :, self.used : end] = key
+        values[:, :, self.used : end] = value
+        return keys[:, :, :end], values[:, :, :end]
+
+    def _extend_ring(self, window: int, ring: Tensor, new: Tensor) -> Tensor:
+        end, count = self.used + new.size(2), new.size(2)
+        if count == 1:
+            ring[:, :, self.used % self.ring] = new[:, :, 0]
+            return ring[:, :, : min(end, self.ring)]
+        given = new
+        if before := min(self.used, window - 1):
+            given = torch.cat([ring[:, :, self._in_ring(self.used - before, self.used)].to(new.dtype), new], dim=2)
+        last = min(count, self.ring)
+        ring[:, :, self._in_ring(end - last, end)] = new[:, :, count - last :].to(ring.dtype)
+        return given
+
+    def _in_ring(self, begin: int, end: int) -> Tensor:
+        """The places of these columns."""
+        return torch.arange(begin, end, device=self.keys.device) % self.ring
+
+    def seen_in_ring(self) -> Tensor | None:
+        """What a single new token sees of a layer with a sliding window, `(B, 1, 1, S)` over the filled places; None
+        where it sees them all."""
+        if self.starts is None:
+            return None
+        places = torch.arange(min(self.used + 1, self.ring), device=self.keys.device)
+        columns = self.used - (self.used - places) % self.ring
+        return ((columns >= self.starts[:, None]) | (columns == self.used))[:, None, None]
 
     def advance(self, tokens: Tensor) -> None:
         """Counts the columns of `tokens (B, T)` as used."""
@@ -64,6 +107,10 @@ class KeyValueCache:
         starts = None if self.starts is None else self.starts[rows]
         first = 0 if starts is None else int(starts.min())
         self.keys, self.values = self.keys[:, rows, :, first:], self.values[:, rows, :, first:]
+        if len(self.ring_keys):
+            self.ring_keys, self.ring_values = (
+                one[:, rows].roll(-first, dims=3) for one in (self.ring_keys, self.ring_values)
+            )
         self.length, self.used = self.length - first, self.used - first
         self.starts = None if starts is None else column_starts(starts - first, self.keys.device)
         self.last_token = None if self.last_token is None else self.last_token[rows]
@@ -78,8 +125,10 @@ class KeyValueCache:
             columns.append((one, chosen, starts[chosen]))
         filled = max(one.used - int(starts.min()) for one, _, starts in columns)
         count = sum(len(starts) for *_, starts in columns)
-        shape = (self.keys.size(0), count, self.keys.size(2), filled + room, self.keys.size(4))
-        keys, values = (torch.zeros(shape, device=device, dtype=self.keys.dtype) for _ in range(2))
+        length = filled + room
+        ring = min(window for window in (*self.windows, length) if window is not None)
+        keys, values = (_emptied(self.keys, count, length) for _ in range(2))
+        ring_keys, ring_values = (_emptied(self.ring_keys, count, ring) for _ in range(2))
         end = 0
         for one, chosen, starts in columns:
             begin, end = end, end + len(starts)
@@ -87,10 +136,23 @@ class KeyValueCache:
             part = slice(filled - (one.used - first), filled)
             keys[:, begin:end, :, part] = one.keys[:, chosen, :, first : one.used]
             values[:, begin:end, :, part] = one.values[:, chosen, :, first : one.used]
+            if len(ring_keys):
+                last = min(one.used - first, one.ring, ring)
+                source = one._in_ring(one.used - last, one.used)
+                target = torch.arange(filled - last, filled, device=device) % ring
+                ring_keys[:, begin:end, :, target] = one.ring_keys[:, chosen][:, :, :, source]
+                ring_values[:, begin:end, :, target] = one.ring_values[:, chosen][:, :, :, source]
         self.starts = column_starts(torch.cat([starts - one.used + filled for one, _, starts in columns]), device)
-        self.keys, self.values, self.length, self.used = keys, values, filled + room, filled
+        self.keys, self.values, self.ring_keys, self.ring_values = keys, values, ring_keys, ring_values
+        self.length, self.used, self.ring = length, filled, ring
         assert self.last_token is not None and other.last_token is not None
         self.last_token = torch.cat([self.last_token[rows], other.last_token])
+
+
+def _emptied(like: Tensor, rows: int, columns: int) -> Tensor:
+    """As `like (layers, B, K, S, W)`, for other rows and columns."""
+    layers, _, heads, _, width = like.shape
+    return torch.zeros(layers, rows, heads, columns, width, device=like.device, dtype=like.dtype)
 
 
 class RecurrentCache:

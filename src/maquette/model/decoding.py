@@ -37,7 +37,7 @@ class Decoder:
         """`positions (B,)`: where each token stands in its row; by default all in the next column."""
         core, cache = self.core, self.cache
         if positions is None:
-            positions = torch.tensor([cache.used], device=tokens.device)
+            positions = self._next_positions()
         hidden = core.embedding(tokens)
         if self.config.token_shift:
             assert cache.last_token is not None
@@ -47,13 +47,13 @@ class Decoder:
             hidden = hidden + core.positions(positions)
         else:
             turns = (self.rotation[0][positions], self.rotation[1][positions])
-        visible = None if self.visible is None else self.visible[..., : cache.used + 1]
+        seen = self._seen()
         for index, layer in enumerate(self.layers):
             normal = _normalized(layer.attention_norm, hidden)
             attention = cast(Attention, layer.attention)
-            hidden = hidden + attention.output(self._attend(attention, index, normal, turns, visible))
+            hidden = hidden + attention.output(self._attend(attention, index, normal, turns, seen[attention.window]))
             hidden = hidden + layer.feed_forward(_normalized(layer.feed_forward_norm, hidden))
-        cache.advance(tokens[:, None])
+        self._advance(tokens)
         return _normalized(core.norm, hidden)
 
     def keep(self, rows: Tensor) -> None:
@@ -66,6 +66,20 @@ class Decoder:
         columns = torch.arange(cache.length, device=cache.keys.device)
         # (B, 1, 1, columns): what a row may see, needed only where rows begin at different columns
         self.visible = None if cache.starts is None else (columns >= cache.starts[:, None])[:, None, None]
+
+    def _next_positions(self) -> Tensor:
+        return torch.tensor([self.cache.used], device=self.cache.keys.device)
+
+    def _seen(self) -> dict[int | None, Tensor | None]:
+        """For each window among the layers, what the new token sees of what `_extend` gives; None: all of it."""
+        seen = {None: None if self.visible is None else self.visible[..., : self.cache.used + 1]}
+        return seen | {window: self.cache.seen_in_ring() for window in set(self.config.windows) - {None}}
+
+    def _extend(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cache.extend(index, key, value)
+
+    def _advance(self, tokens: Tensor) -> None:
+        self.cache.advance(tokens[:, None])
 
     def _attend(
         self,
@@ -86,10 +100,7 @@ class Decoder:
             both = _turned(torch.cat([query, key], dim=1).view(batch, -1, width), *turns)
             query, key = both[:, :heads], both[:, heads:]
         value = attention.value(hidden).view(batch, -1, 1, width)
-        keys, values = self.cache.extend(index, key.reshape(batch, -1, 1, width), value)
-        if (window := attention.window) is not None:
-            keys, values = keys[:, :, -window:], values[:, :, -window:]
-            visible = None if visible is None else visible[..., -window:]
+        keys, values = self._extend(index, key.reshape(batch, -1, 1, width), value)
         # Heads that share keys and values stand where a longer text would have its queries: nothing is repeated.
         # Angles are in float32: in bf16-true so is what they have turned.
         grouped = query.reshape(batch, config.key_value_heads, -1, width).to(keys.dtype)

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from maquette.model.architecture import MixtureOfExpertsConfig
+from maquette.model.expert_parallel import Exchange
 from maquette.model.fused import SwiGLU, use_fused_backward
 from maquette.model.linear import Linear, linear
 from maquette.model.routing import expert_counts, route
+from maquette.model.tensor_parallel import enter, leave, own
 
 
 class StackedLinear(nn.Module):
@@ -70,10 +72,19 @@ class MixtureOfExperts(nn.Module):
             self.routed.append(Routed(logits, counts))
         order = chosen.flatten().argsort(stable=True)  # pairs (token, one of its k), by expert
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        sent = _Sent.apply(rows, order, back, self.top_k)
-        given = through_experts(sent, self.gate.weight, self.up.weight, self.down.weight, counts)
+        sent = _Sent.apply(enter(rows, self.gate.weight), order, back, self.top_k)
+        exchange = Exchange.of(self.gate.weight, counts)
+        matrices = self.gate.weight, self.up.weight, self.down.weight
+        if exchange is None:
+            gate, up, down = map(own, matrices)
+            given = through_experts(sent, gate, up, down, counts)
+        else:
+            gate, up, down = (exchange.part(matrix, sent.dtype) for matrix in matrices)
+            given = through_experts(exchange.to_experts(sent), gate, up, down, exchange.counts)
+            given = exchange.from_experts(given)
         given = _Returned.apply(given, order, back).unflatten(0, (-1, self.top_k))
-        mixed = (given * weights.to(given.dtype)[..., None]).sum(dim=1).view_as(hidden)
+        weights = enter(weights.to(given.dtype), self.gate.weight)
+        mixed = leave((given * weights[..., None]).sum(dim=1), self.down.weight).view_as(hidden)
         return mixed if self.shared is None else mixed + self.shared(hidden)
 
     def router_logits(self, rows: Tensor) -> Tensor:
@@ -105,6 +116,8 @@ def grouped(rows: Tensor, gate: Tensor, up: Tensor, down: Tensor, counts: Tensor
 
 
 def _one_by_one(rows: Tensor, gate: Tensor, up: Tensor, down: Tensor, counts: Tensor) -> Tensor:
+    if not len(rows):  # other processes' experts have them all: gradients of zero
+        return ((rows @ gate[0].t()) * (rows @ up[0].t())) @ down[0].t()
     fused = use_fused_backward(rows)
     parts = rows.split(counts.tolist()) if _has_values(counts) else rows.tensor_split(len(gate))
     given = []

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from maquette.model.attention import attention_dtype
 from maquette.model.cache import Cache, new_cache
 from maquette.model.core_config import CoreConfig
 from maquette.model.custom import CustomCore
@@ -85,9 +86,7 @@ class LanguageModel(nn.Module):
         weight = self.head_weight
         if isinstance(self.core, CustomCore) and (own := self.core.new_cache(batch, length, starts)) is not None:
             return own
-        kind = weight.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        return new_cache(self.config, batch, length, weight.device, dtype, starts=starts)
+        return new_cache(self.config, batch, length, weight.device, attention_dtype(weight), starts=starts)
 
 
 @torch.no_grad()

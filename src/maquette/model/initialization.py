@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from maquette.model.core_config import CoreConfig
 from maquette.model.parametrization import STANDARD, Parametrization
+from maquette.model.tensor_parallel import Embedding
 
 STANDARD_DEVIATION = 0.02
 TOKEN_SHIFT = 0.3
@@ -117,5 +118,5 @@ def _numbers_of(name: str, seed: int) -> torch.Generator:
 
 
 def unfilled_embedding(rows: int, width: int) -> nn.Embedding:
-    """`nn.Embedding` whose weights `initialize` fills: it draws no random numbers of its own."""
-    return nn.Embedding(rows, width, _weight=torch.empty(rows, width), _freeze=False)
+    """An embedding whose weights `initialize` fills: it draws no random numbers of its own."""
+    return Embedding(rows, width, _weight=torch.empty(rows, width), _freeze=False)

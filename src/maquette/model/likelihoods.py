@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maquette.artifacts.errors import StageError
 from maquette.model.linear import linear, matmul, uses_onednn, weight_gradient
+from maquette.model.tensor_parallel import cut_statistics, enter, group_of, own, own_logits, whole_logits
 
 # Logits at once by default. On a CPU four megabytes of them stay in its cache. An accelerator wants large products and
 # has the memory; each chunk also reads and writes the whole gradient of the head, so there are few.
@@ -83,6 +84,10 @@ def token_statistics(
     `temperature`. In float32 at least, and with gradients, in chunks of at most `logits_limit` logits.
     """
 
+    if group_of(head_weight) is not None:
+        chosen, _, spread = _of_cut_head(hidden, head_weight, tokens, logit_softcap, logits_limit, temperature, entropy)
+        return chosen, spread if entropy else None
+
     def statistics(hidden: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
         logits = _at_least_float32(capped_logits(hidden, head_weight, logit_softcap))
         if temperature != 1.0:
@@ -95,8 +100,29 @@ def token_statistics(
     return result[0], result[1] if entropy else None
 
 
+def _of_cut_head(
+    hidden: Tensor,
+    head_weight: Tensor,
+    tokens: Tensor,
+    softcap: float | None,
+    logits_limit: int | None,
+    temperature: float = 1.0,
+    entropy: bool = False,
+) -> tuple[Tensor, ...]:
+    """`cut_statistics` of `hidden (N, D)`, in chunks, where each process has a part of the head."""
+
+    def statistics(hidden: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+        logits = own_logits(hidden, head_weight, softcap) / temperature
+        return cut_statistics(logits, head_weight, tokens, entropy=entropy)
+
+    rows = own(head_weight).size(0)
+    return in_chunks(statistics, rows, enter(hidden, head_weight), tokens, logits_limit=logits_limit)
+
+
 def capped_logits(hidden: Tensor, head_weight: Tensor, softcap: float | None) -> Tensor:
     """`hidden (..., D)`, `head_weight (V, D)` -> `(..., V)`, soft-capped by tanh (Gemma 2, section 2)."""
+    if group_of(head_weight) is not None:
+        return whole_logits(hidden, head_weight, softcap)
     logits = F.linear(hidden, head_weight)
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
@@ -122,6 +148,13 @@ def next_token_loss(
     """
     if divisor is None:
         divisor = targets.numel() if mask is None else mask.sum().clamp(min=1)
+    if group_of(head_weight) is not None:
+        log_probs, normalizer, _ = _of_cut_head(
+            hidden.flatten(0, -2), head_weight, targets.flatten(), logit_softcap, logits_limit
+        )
+        losses = z_loss * normalizer.square() - log_probs if z_loss else -log_probs
+        total = losses.sum() if mask is None else (losses * mask.flatten()).sum()
+        return total / divisor, -log_probs.detach().view_as(targets)
     limit = logits_limit or _logits_at_once(hidden, CPU_LOGITS)
     rows, vocabulary = targets.numel(), head_weight.size(0)
     if rows * vocabulary <= limit:

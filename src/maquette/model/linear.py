@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from maquette.artifacts import ConfigError
 from maquette.model.architecture import TransformerConfig
 from maquette.model.core_config import CoreConfig
+from maquette.model.tensor_parallel import group_of, leave, own
 
 BACKENDS = ("torch", "onednn")
 _backend = "torch"
@@ -49,7 +50,12 @@ class Linear(nn.Linear):
         """Leaves the weights as they are."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
+        if group_of(self.weight) is None:
+            return linear(input, self.weight, self.bias)
+        if self.weight.placements[0].is_shard(0):  # type: ignore[attr-defined]
+            return linear(input, own(self.weight), None if self.bias is None else own(self.bias))
+        result = leave(linear(input, own(self.weight)), self.weight)
+        return result if self.bias is None else result + self.bias
 
 
 def are_plain(*layers: nn.Module) -> bool:

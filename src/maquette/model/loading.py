@@ -270,7 +270,7 @@ def initial_regions(
         folder = model_folder(checkpoint)
         _check_rows(load_tokenizer(folder, description.get("tokenizer_digest")), architecture.vocab_size, folder)
         for name, value in hf.read_regions(folder, regions, scalar=scalar, verify=verify):
-            del parameters[name]
+            parameters.pop(name, None)  # it may be a buffer
             yield name, value
             del value  # before the next is made
         parametrization = None  # a score on a language model's core
@@ -316,6 +316,8 @@ def put_back_base(
             f"{folder} holds other weights ({now[:8]}) than those that the adapter was trained on ({saved[:8]}).",
             "Put the model back that the run started from, or train it again with force=true.",
         )
+    if not checkpoint["state_dict"]:  # it is in the model already, which is in shards
+        return
     for name, parameter in build().named_parameters():
         if not parameter.requires_grad:
             checkpoint["state_dict"].setdefault(f"{part}.{name}", parameter.detach())

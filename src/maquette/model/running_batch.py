@@ -6,7 +6,8 @@ Notable:
   that column, whatever its prompt's length
 - prompts that are equal are read once, and share what was read (the completions of a group)
 - each row has a sampling and random numbers of its own, so what it becomes does not depend on what else is there
-- on a GPU several tokens are chosen before the program looks at one
+- on a GPU several tokens are chosen before the program looks at one, by a step that is captured once
+  (static_decoding.py)
 """
 
 import functools
@@ -18,12 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maquette.model.architecture import MixtureOfExpertsConfig
 from maquette.model.cache import Cache, KeyValueCache
 from maquette.model.custom import CustomCore
 from maquette.model.decoding import Decoder
 from maquette.model.heads import LanguageModel
 from maquette.model.likelihoods import require_finite
 from maquette.model.sampling import Sampling, bend, draw, uniform_numbers
+from maquette.model.static_decoding import Chosen, StaticDecoder, StaticSteps
 from maquette.model.transformer import Transformer
 
 Arguments = ParamSpec("Arguments")
@@ -67,15 +70,18 @@ def _without_gradients(method: Callable[Arguments, Result]) -> Callable[Argument
 
 
 class RunningBatch:
-    """The rows that are computed now, in the order in which they came."""
+    """The rows that are computed now, in the order in which they came. `ahead`: whether some steps are made before the
+    program looks at one, by default on a GPU."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, *, ahead: bool | None = None) -> None:
         self.model = model
         self.rows: list[RowSettings] = []
         self._counts: list[int] = []
         device = self._device = model.head_weight.device
         self._cache: Cache | None = None
         self._decoder: Decoder | None = None
+        self._steps: StaticSteps | None = None
+        self._ahead = device.type != "cpu" if ahead is None else ahead
         self._tokens = torch.zeros(0, dtype=torch.int64, device=device)
         self._seen = torch.zeros(0, 0, dtype=torch.bool, device=device)  # (rows, V) where repetition has a penalty
         # The numbers that rows draw their next tokens with: (rows, tokens to come), those before `_drawn` used up.
@@ -92,6 +98,7 @@ class RunningBatch:
         """Goes on with the rows numbered `keep` and with `new` ones behind them, and gives the first token of each of
         the latter. Raises `StageError` where the model gives what is not a number."""
         index = torch.tensor(list(keep), dtype=torch.int64, device=self._device)
+        self._steps = None
         self.rows, self._counts = [self.rows[slot] for slot in keep], [self._counts[slot] for slot in keep]
         self._tokens, self._seen = self._tokens[index], self._seen[index]
         self._uniform, self._drawn = self._uniform[index, self._drawn :], 0
@@ -120,21 +127,41 @@ class RunningBatch:
         core = self.model.core
         if isinstance(core, Transformer) and isinstance(self._cache, KeyValueCache) and core.config.attention is None:
             self._decoder = Decoder(core, self._cache)
-        return self._as_numbers([chosen], new)[0]
+        return self._as_numbers(tuple(part[None] for part in chosen), new)[0]
 
     @_without_gradients
     def step(self) -> list[ChosenTokens]:
-        """Reads each row's last token and chooses the next; on a GPU so a few times. Raises `StageError` where the
-        model gives what is not a number."""
+        """Reads each row's last token and chooses the next; ahead a few times. Raises `StageError` where the model
+        gives what is not a number."""
         left = max(row.limit - count for row, count in zip(self.rows, self._counts, strict=True))
-        steps = 1 if self._device.type == "cpu" else min(left, _STEPS_AT_ONCE)
-        made = []
-        for _ in range(steps):
-            uniform = self._uniform[:, self._drawn : self._drawn + 1]
-            made.append(self._choose(self._next_hidden(), self.rows, self._parts, uniform, self._seen))
-            self._tokens, self._drawn = made[-1][0], self._drawn + 1
-        self._counts = [count + steps for count in self._counts]
+        count = min(left, _STEPS_AT_ONCE) if self._ahead else 1
+        if self._steps is None and self._ahead and left >= _STEPS_AT_ONCE:
+            self._steps = self._static_steps()
+        if self._steps is not None:
+            made = self._steps.run(count)
+            self._tokens, self._drawn = self._steps.tokens.clone(), self._drawn + count
+        else:
+            chosen = [self._once() for _ in range(count)]
+            made = tuple(torch.stack(column) for column in zip(*chosen, strict=True))
+        self._counts = [before + count for before in self._counts]
         return self._as_numbers(made, self.rows)
+
+    def _once(self) -> Chosen:
+        uniform = self._uniform[:, self._drawn : self._drawn + 1]
+        chosen = self._choose(self._next_hidden(), self.rows, self._parts, uniform, self._seen)
+        self._tokens, self._drawn = chosen[0], self._drawn + 1
+        return chosen
+
+    def _static_steps(self) -> StaticSteps | None:
+        """None where a step can't be captured."""
+        if self._decoder is None or isinstance(self.model.config, MixtureOfExpertsConfig) or self.model.config.own_code:
+            return None
+        decoder = StaticDecoder(self._decoder.core, self._decoder.cache)
+        rows, parts, seen = self.rows, self._parts, self._seen
+        return StaticSteps(
+            decoder, lambda hidden, uniform: self._choose(hidden, rows, parts, uniform, seen), self._tokens,
+            self._uniform, drawn=self._drawn, most=_STEPS_AT_ONCE, changed=(seen,),
+        )  # fmt: skip
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -196,7 +223,7 @@ class RunningBatch:
     def _choose(
         self, hidden: Tensor, rows: Sequence[RowSettings], parts: list[tuple[Sampling, Tensor]], uniform: Tensor,
         seen: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    ) -> Chosen:  # fmt: skip
         """Tokens and their log-probabilities, `(B,)`, and the likeliest ones and theirs, `(B, top)`. What was chosen
         counts as seen."""
         logits = self.model.logits(hidden).float()
@@ -209,7 +236,7 @@ class RunningBatch:
             else:
                 tokens = draw(bent, uniform[:, 0] if whole else uniform[slots, 0])
             if sampling.repetition_penalty != 1.0:
-                seen[slots, tokens] = True
+                seen[slots, tokens] = torch.ones_like(tokens, dtype=torch.bool)
             if whole:
                 chosen = tokens
             else:
@@ -219,14 +246,12 @@ class RunningBatch:
         values, ids = log_probs.topk(top, dim=-1) if top else (log_probs[:, :0], chosen[:, None][:, :0])
         return chosen, log_probs.gather(1, chosen[:, None])[:, 0], ids, values
 
-    def _as_numbers(
-        self, made: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], rows: Sequence[RowSettings]
-    ) -> list[ChosenTokens]:
-        """The tensors of some steps as numbers: here the program waits for a GPU."""
-        tokens, log_probs, ids, values = (torch.stack(column) for column in zip(*made, strict=True))
+    def _as_numbers(self, made: tuple[Tensor, ...], rows: Sequence[RowSettings]) -> list[ChosenTokens]:
+        """What is `Chosen` in some steps, `(steps, B, ...)`, as numbers: here the program waits for a GPU."""
+        tokens, log_probs, ids, values = made
         require_finite(log_probs)
         steps: list[ChosenTokens] = []
-        for step in range(len(made)):
+        for step in range(len(tokens)):
             likely: list[tuple[tuple[int, float], ...]] = [()] * len(rows)
             if ids.size(-1):
                 likely = [

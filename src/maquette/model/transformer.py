@@ -38,6 +38,7 @@ from maquette.model.fused import RootMeanSquareNorm, SwiGLU, rotated_heads, use_
 from maquette.model.initialization import initialize, unfilled_embedding
 from maquette.model.linear import Linear, are_plain
 from maquette.model.rotary import Rotation, rotary_table, rotate
+from maquette.model.tensor_parallel import enter, leave, own
 
 
 class Transformer(nn.Module):
@@ -91,7 +92,9 @@ class Transformer(nn.Module):
         hidden = F.dropout(hidden, self.config.dropout, self.training)
         seen = self.what_is_seen(hidden, segments, packed, cache)
         for index, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True)):
-            hidden = layer(hidden, rotation, seen[window], cache, index)
+            # With a cache never compiled: for each layer's number and each length it would be compiled again.
+            block = layer if cache is None else layer._call_impl
+            hidden = block(hidden, rotation, seen[window], cache, index)
         if cache is not None:
             cache.advance(tokens)
         return self.norm(hidden)
@@ -215,7 +218,7 @@ class Attention(nn.Module):
         cache: KeyValueCache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        query, key, value = self.project(hidden, rotation)
+        query, key, value = self.project(enter(hidden, self.query.weight), rotation)
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # (B, H or K, T, W)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
@@ -227,12 +230,13 @@ class Attention(nn.Module):
         """Queries `(B, T, H, W)`, keys and values `(B, T, K, W)`; the first two turned by their positions."""
         plain = not self.qk_norm and are_plain(self.query, self.key, self.value) and self.query.bias is None
         if rotation is not None and plain and use_fused_backward(hidden):
-            return rotated_heads(hidden, self.query.weight, self.key.weight, self.value.weight, rotation, self.width)
-        query = self.query(hidden).unflatten(-1, (self.heads, self.width))
-        key = self.key(hidden).unflatten(-1, (self.key_value_heads, self.width))
-        value = self.value(hidden).unflatten(-1, (self.key_value_heads, self.width))
+            matrices = own(self.query.weight), own(self.key.weight), own(self.value.weight)
+            return rotated_heads(hidden, *matrices, rotation, self.width)
+        query = self.query(hidden).unflatten(-1, (-1, self.width))
+        key = self.key(hidden).unflatten(-1, (-1, self.width))
+        value = self.value(hidden).unflatten(-1, (-1, self.width))
         if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
+            query, key = self.query_norm(query, self.query.weight), self.key_norm(key, self.query.weight)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         return query, key, value
@@ -253,12 +257,14 @@ class FeedForward(nn.Module):
         self.own = None if self.activation in ACTIVATIONS else make_activation(self.activation)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        hidden = enter(hidden, self.up.weight)
         if self.own is not None:
             up = self.up(hidden)
             return self.down(self.own(self.gate(hidden)) * up if self.is_gated else self.own(up))
         if self.activation == "swiglu":
             if use_fused_backward(hidden) and are_plain(self.gate, self.up, self.down) and self.up.bias is None:
-                return SwiGLU.apply(hidden, self.gate.weight, self.up.weight, self.down.weight)
+                matrices = own(self.gate.weight), own(self.up.weight), own(self.down.weight)
+                return leave(SwiGLU.apply(hidden, *matrices), self.down.weight)
             return self.down(F.silu(self.gate(hidden)) * self.up(hidden))
         if self.activation == "gelu":
             return self.down(F.gelu(self.up(hidden), approximate="tanh"))
@@ -276,10 +282,12 @@ def make_feed_forward(config: TransformerConfig) -> nn.Module:
 class RMSNorm(nn.RMSNorm):
     """`x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, of: Tensor | None = None) -> Tensor:
+        """`of`: the weight whose products `x` are, of which each process may have some."""
+        weight = self.weight if of is None else enter(self.weight, of)
         if use_fused_backward(x):
-            return RootMeanSquareNorm.apply(x, self.weight, self.eps)
-        return super().forward(x)
+            return RootMeanSquareNorm.apply(x, weight, self.eps)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
 def normalization(config: TransformerConfig) -> nn.Module:

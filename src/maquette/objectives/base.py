@@ -26,7 +26,7 @@ from maquette.model.loading import (
     leave_out_base,
     put_back_base,
 )
-from maquette.model.sharding import whole_tensor
+from maquette.model.sharding import clip_gradient_norm
 from maquette.optimization import Optimization, Schedule
 from maquette.optimization.groups import parameter_kinds
 
@@ -259,7 +259,9 @@ class Objective(LightningModule, abc.ABC):
         """The sum over all processes, on the processor."""
         if self.trainer.world_size == 1:
             return values
-        return self.trainer.strategy.reduce(values.to(self.trainer.strategy.root_device), reduce_op="sum").cpu()
+        strategy = self.trainer.strategy
+        group = getattr(strategy, "data_group", None)  # others have read the same
+        return strategy.reduce(values.to(strategy.root_device), group=group, reduce_op="sum").cpu()
 
     def write_samples(self, prompts: Any) -> list[dict[str, Any]]:
         """What the model writes now: rows with `prompt` and `text`. The first process calls it."""
@@ -303,8 +305,8 @@ class Objective(LightningModule, abc.ABC):
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        norms = [nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val) for part in self.clipped_parts]
-        self.gradient_norm = whole_tensor(norms[0])
+        norms = [clip_gradient_norm(part.parameters(), gradient_clip_val) for part in self.clipped_parts]
+        self.gradient_norm = norms[0]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch's tensors, if they are not there yet: Lightning's own way copies every dataclass it meets."""

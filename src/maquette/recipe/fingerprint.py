@@ -34,8 +34,8 @@ OBSERVERS = (
 
 DEVICES = (
     "executor", "threads", "activation_checkpointing", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.strategy", "data.workers", "data.num_workers", "data.micro_batch_size",
-    "data.pin_memory", "data.persistent_workers", "data.prefetch_factor",
+    "trainer.strategy", "tensor_parallel_size", "expert_parallel_size", "data.workers", "data.num_workers",
+    "data.micro_batch_size", "data.pin_memory", "data.persistent_workers", "data.prefetch_factor",
 )  # fmt: skip
 """Settings of where the work is done and how it is shared; two processes give what one does."""
 

@@ -134,13 +134,13 @@ class RunSpec(Recipe):
     def datasets(self) -> dict[str, str]:
         """What it was trained on: digests, by the name of the file, folder or kind that it came from."""
         sections = {"tokens": "source", "examples": entry_of(self.objective).section, "prompts": "prompts"}
-        found = {}
+        digests = {}
         for kind, section in sections.items():
             if kind in self.digests:
                 chosen = self.settings.get(section) or {}
                 name = Path(chosen["path"]).stem if chosen.get("path") else str(chosen.get("kind") or "own")
-                found[f"{name} ({section if kind == 'examples' else kind})"] = self.digests[kind]
-        return found
+                digests[f"{name} ({section if kind == 'examples' else kind})"] = self.digests[kind]
+        return digests
 
     def differences(self, other: "RunSpec") -> list[str]:
         """In what this run is not the other one: `optimizer.lr (0.001, was 0.002)`, `tokens (other data)`,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 _BLACK = re.compile(r"(fill|stroke): ?(?:#000000|#000|black)\b")
+_WHITE = re.compile(r"(fill|stroke): ?(?:#ffffff|#fff|white)\b")
 _MARKUP = re.compile(r"`(?P<code>[^`]+)`|\*\*(?P<bold>.+?)\*\*|\[(?P<label>[^\]]+)\]\((?P<address>[^)\s]+)\)")
 _SAFE_ADDRESS = re.compile(r"(https?:|file:|#|(?![a-z][a-z0-9+.-]*:))", re.IGNORECASE)
 
@@ -183,7 +184,7 @@ def _panels(figure: "Figure") -> list[str]:
 
 
 def _svg(figure: "Figure", part: "Bbox | None" = None) -> str:
-    """A figure, or a `part` of it in inches, as SVG whose text stays text and whose black is the page's ink."""
+    """A figure, or a `part` of it in inches, as SVG: text stays text, black is the page's ink, white its ground."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -193,4 +194,4 @@ def _svg(figure: "Figure", part: "Bbox | None" = None) -> str:
         )
     drawn = buffer.getvalue()
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
-    return _BLACK.sub(r"\1: currentColor", drawn)
+    return _WHITE.sub(r"\1: var(--card)", _BLACK.sub(r"\1: currentColor", drawn))

@@ -114,11 +114,11 @@ def write_tokenizer_page(folder: Path, *, force: bool = False) -> None:
     """Writes a tokenizer's index.html from its report.json and figures, unless it is there already."""
     from maquette.text.report_figures import vocabulary_sizes
 
-    report, figures = folder / "report.json", {}
+    report = folder / "report.json"
     if report.exists() and (force or not is_current(folder / PAGE, [report])):
         content = load_table(report)
-        if len(content["sweep"]) > 1:
-            figures["sizes"] = vocabulary_sizes(content["sweep"], content["vocabulary"])
+        several = len(content["sweep"]) > 1
+        figures = {"sizes": vocabulary_sizes(content["sweep"], content["vocabulary"])} if several else {}
         use = folder / "figures" / "vocabulary_use.svg"
         shown = {**content, "sweep_megabytes": SWEEP_BYTES / 1e6, "use": use if use.exists() else None}
         write_text(folder / PAGE, render("tokenizer.html.j2", {**shown, "figures": figures}))

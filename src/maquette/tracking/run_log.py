@@ -319,13 +319,13 @@ def _show_again(run_id: str, client: "MlflowClient", parent: str) -> None:
     stored, here = client.get_run(run_id), client.get_run(parent).info.experiment_id
     if stored.info.experiment_id == here:
         return
-    found = client.search_runs([here], f"tags.`{_REUSED}` = '{run_id}' and tags.`{PARENT_TAG}` = '{parent}'")
-    if found and found[0].info.status != "RUNNING":
+    copies = client.search_runs([here], f"tags.`{_REUSED}` = '{run_id}' and tags.`{PARENT_TAG}` = '{parent}'")
+    if copies and copies[0].info.status != "RUNNING":
         return
     own = {key: value for key, value in stored.data.tags.items() if key not in (PARENT_TAG, "mlflow.runName")}
     tags = {**own, PARENT_TAG: parent, _REUSED: run_id}
     info = stored.info
-    copy = found[0] if found else client.create_run(here, info.start_time, tags, run_name=info.run_name)
+    copy = copies[0] if copies else client.create_run(here, info.start_time, tags, run_name=info.run_name)
     _log_batch(client, copy.info.run_id, params=stored.data.params)
     points = [(key, value, info.end_time or info.start_time, 0) for key, value in stored.data.metrics.items()]
     _log_points(client, copy.info.run_id, points)

@@ -21,7 +21,7 @@ MOST_DIFFERENCES = 8
 _SHOWN_ANYWAY = (
     "size", "tokens", "params.tokens", "N", "N_core", "N_head", "N_embedding", "N_total", "D", "C", "C_kaplan", "steps",
 )  # fmt: skip
-_SPARE = ("size", "MFU", "sweep", "tokens/s", "age")
+_SPARE = ("energy", "size", "MFU", "sweep", "tokens/s", "age")
 """What a narrow terminal does without, in this order: the size stands in the name, too."""
 
 _STYLES = {"FINISHED": "green", "RUNNING": "cyan", "FAILED": "red", "KILLED": "yellow", "STALE": "red"}
@@ -160,6 +160,7 @@ def _main_columns(runs: "pd.DataFrame", now: datetime.datetime | None) -> dict[s
         "bits per byte": _column(runs, ("validation/bits_per_byte",), lambda value: f"{value:.4f}"),
         "tokens/s": _column(runs, ("tokens_per_second", "speed/tokens_per_second"), lambda value: f"{value:,.0f}"),
         "MFU": _column(runs, ("mfu", "speed/mfu"), lambda value: f"{value:.0%}"),
+        "energy": _column(runs, ("energy_kwh",), lambda value: f"{1000 * value:.3g} Wh"),
         "status": [_status(row) for _, row in runs.iterrows()],
         "sweep": _column(runs, ("parent",), lambda parent: names.get(parent, parent[:8])),
         "age": [Text(age((now - start).total_seconds())) for start in runs["start"]],

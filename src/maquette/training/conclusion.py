@@ -14,6 +14,7 @@ from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.model.adapters import CONFIG, merged, save_adapter
 from maquette.model.architecture import describe_architecture
 from maquette.model.loading import build_model
+from maquette.model.sharding import is_here
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
 from maquette.training.callbacks import RunCheckpoint
@@ -26,7 +27,15 @@ from maquette.training.report import model_card, without_front_matter
 
 
 def conclude(
-    job: Job, record: RunRecord, log: RunLog, opened: Opened, trainer: Trainer, *, spikes: int, finished: bool
+    job: Job,
+    record: RunRecord,
+    log: RunLog,
+    opened: Opened,
+    trainer: Trainer,
+    *,
+    spikes: int,
+    energy: dict[str, Any] | None,
+    finished: bool,
 ) -> RunRecord:
     """Exports the newest weights, draws the curves, and completes the record, in the folder and in the tracker."""
     history = read_history(job.folder / "metrics.jsonl")
@@ -45,11 +54,12 @@ def conclude(
         step=step,
         metrics_sha256=file_digest(job.folder / "metrics.jsonl"),
         peak_memory=peak_memory_bytes(),
+        energy=energy,
     )
     if steps:
         state = read_state(checkpoints.path(step))
         if job.spec.settings.get("adapter"):  # the checkpoint lacks what was not trained
-            state = opened.module.state_dict() | dict(state)
+            state = _with_what_was_not_trained(job, opened, state)
     else:  # callbacks=none
         state = opened.module.state_dict()
     learnt = {name for name, _ in opened.module.named_parameters()}
@@ -69,6 +79,15 @@ def conclude(
     record.save()
     log.log_artifact(job.folder / FILE)
     return record
+
+
+def _with_what_was_not_trained(job: Job, opened: Opened, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Beside the adapter the weights that it was trained on; where the module has slices of them, from their folder."""
+    whole = opened.module.state_dict()
+    if not all(is_here(value) for value in whole.values()):
+        model = build_model(describe_run_model(job), scalar=getattr(opened.module, "scalar", False))
+        whole = {f"model.{name}": value for name, value in model.state_dict().items()}
+    return whole | dict(state)
 
 
 def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecord, card: str | None) -> None:
@@ -145,6 +164,7 @@ def _summarize(record: RunRecord, log: RunLog, checkpoints: CheckpointFolder, st
     totals = {
         "training_seconds": record.seconds,
         "peak_memory_bytes": record.peak_memory,
+        **({} if record.energy is None else {"energy_kwh": record.energy["kwh"], "kg_co2e": record.energy["kg_co2e"]}),
         "tokens_per_second": record.tokens_per_second,
         "mfu": record.mfu,
         "loss_spikes": record.loss_spikes,

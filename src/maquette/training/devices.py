@@ -12,7 +12,10 @@ import torch
 from maquette.artifacts import ConfigError
 from maquette.artifacts.process_state import process_state_kept
 from maquette.data.process_group import default_threads, local_gpu, process_group
+from maquette.model.core_config import CoreConfig
+from maquette.model.expert_parallel import check_expert_parallel
 from maquette.model.linear import current_backend, use_backend
+from maquette.model.tensor_parallel import check_tensor_parallel
 from maquette.training.config import PrecisionConfig, TrainerConfig
 
 _LIGHTNING_PRECISION = {
@@ -27,7 +30,9 @@ _LIGHTNING_PRECISION = {
 @dataclass(frozen=True)
 class Hardware:
     """`accelerator`: cpu or cuda; `processes` on each of `nodes` machines, one for each device. `min_passes`: forward
-    passes that a step is split into at least, where its settings leave that open: fewer did not fit."""
+    passes that a step is split into at least, where its settings leave that open: fewer did not fit.
+    `tensor_parallel_size`: processes that read the same batch, over which each matrix is cut up;
+    `expert_parallel_size`: those over which experts are divided."""
 
     accelerator: str
     processes: int
@@ -36,10 +41,17 @@ class Hardware:
     threads: int
     precision: str
     min_passes: int = 1
+    tensor_parallel_size: int = 1
+    expert_parallel_size: int = 1
 
     @property
     def world_size(self) -> int:
         return self.processes * self.nodes
+
+    @property
+    def data_parts(self) -> int:
+        """Into how many parts a batch is divided: one for each process, or group of those that read the same."""
+        return self.world_size // self.tensor_parallel_size
 
     @property
     def lightning_precision(self) -> str:
@@ -71,8 +83,10 @@ def choose_hardware(
     *,
     threads: int | None = None,
     width: int | None = None,
+    tensor_parallel_size: int = 1,
+    expert_parallel_size: int = 1,
 ) -> Hardware:
-    """What the settings ask for, on this machine, for a model that is `width` wide.
+    """What the settings ask for, on this machine, for a model that is `width` wide. The sizes are `Hardware`'s.
 
     Raises `ConfigError` where it can't be, or makes no sense.
     """
@@ -87,6 +101,14 @@ def choose_hardware(
             "Use trainer=cpu, or set trainer.devices to what is there.",
         )
     strategy = _strategy(trainer, devices * trainer.num_nodes)
+    sizes = {"tensor_parallel_size": tensor_parallel_size, "expert_parallel_size": expert_parallel_size}
+    for key, size in sizes.items():
+        if devices % size:
+            allowed = ", ".join(str(one) for one in range(1, devices + 1) if devices % one == 0)
+            raise ConfigError(
+                f"{key}={size} does not divide the {devices} devices of a machine (trainer.devices).",
+                f"Allowed with them: {allowed}.",
+            )
     number_format = choose_precision(trainer, precision)
     if strategy == "fsdp" and number_format == "16-mixed":
         raise ConfigError(
@@ -98,7 +120,41 @@ def choose_hardware(
             "Use precision=bf16-mixed or precision=fp32.",
         )
     threads = threads or default_threads(devices, width)
-    return Hardware(accelerator, devices, trainer.num_nodes, strategy, threads, number_format)
+    return Hardware(accelerator, devices, trainer.num_nodes, strategy, threads, number_format, **sizes)
+
+
+def check_sharing(
+    architecture: CoreConfig,
+    *,
+    tensor_parallel_size: int,
+    expert_parallel_size: int,
+    strategy: str,
+    adapter: bool,
+    compile: str,
+    policy: bool,
+) -> None:
+    """Raises `ConfigError` where matrices can't be cut up or experts divided over so many processes, or something else
+    that is asked for does not go with it. `policy`: rollouts are made."""
+    if strategy == "fsdp" and policy and adapter:
+        raise ConfigError(
+            "A policy's adapter is not trained with trainer.strategy=fsdp: no test has run it.",
+            "Use trainer=ddp: the frozen weights have neither gradients nor optimiser states.",
+        )
+    tensor, experts = tensor_parallel_size, expert_parallel_size
+    if tensor == experts == 1:
+        return
+    setting = f"tensor_parallel_size={tensor}" if tensor > 1 else f"expert_parallel_size={experts}"
+    if strategy != "fsdp":
+        raise ConfigError(f"{setting} is a part of trainer.strategy=fsdp, not of {strategy}.", "Use trainer=fsdp.")
+    if tensor > 1 and experts > 1:
+        raise ConfigError(f"{setting} and expert_parallel_size={experts} do not go together.", "Leave one of them out.")
+    for there, what in ((policy, "a policy's rollouts"), (adapter, "adapter="), (compile == "on", "compile=on")):
+        if there:
+            raise ConfigError(f"{setting} does not go with {what}: no test has run it.", "Leave one of them out.")
+    if tensor > 1:
+        check_tensor_parallel(architecture, tensor)
+    else:
+        check_expert_parallel(architecture, experts)
 
 
 def count_devices(devices: Any, available: int) -> int:
@@ -118,10 +174,10 @@ def count_devices(devices: Any, available: int) -> int:
     return count
 
 
-def count_processes(trainer: TrainerConfig) -> int:
-    """Of the whole run, over all machines."""
+def count_processes(trainer: TrainerConfig, tensor: int = 1) -> int:
+    """Of the whole run, over all machines; of `tensor` that read the same batch one."""
     available = _count_gpus(trainer) if trainer.accelerator != "cpu" else 1
-    return count_devices(trainer.devices, max(1, available)) * trainer.num_nodes
+    return max(1, count_devices(trainer.devices, max(1, available)) * trainer.num_nodes // tensor)
 
 
 def _count_gpus(trainer: TrainerConfig) -> int:

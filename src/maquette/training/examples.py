@@ -43,12 +43,12 @@ class ExamplePlan(ObjectivePlan):
         """With every example as long as the longest: which ones meet in a step is up to the seed."""
         longest = read_manifest(self.folder).facts["train"]["longest"] * (2 if self.objective.entry.reads_pairs else 1)
         rows = rows_that_fit(job.spec.architecture.numbers_per_token, longest, job.hardware)
-        share = self._share(job.hardware.world_size)
+        share = self._share(job.hardware.data_parts)
         return passes_that_fit(share, max(1, min(rows, share // job.hardware.min_passes)))
 
     def open(self, job: Job, tokenizer: Tokenizer) -> Opened:
         assert job.spec.checkpoint is not None
-        accumulate = self.forward_passes(job.hardware.world_size, job.trainer.accumulate_grad_batches)
+        accumulate = self.forward_passes(job.hardware.data_parts, job.trainer.accumulate_grad_batches)
         accumulate = accumulate or self._passes_that_fit(job)
         common: dict[str, Any] = {
             "batch_size": self.objective.batch_size, "micro_batches": accumulate, "steps": job.spec.steps,

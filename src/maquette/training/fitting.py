@@ -22,7 +22,7 @@ from maquette.artifacts.targets import place_of
 from maquette.data.process_group import ProcessGroup, join_group, process_group
 from maquette.text import Tokenizer
 from maquette.tracking import MLflowLogger, RunLog
-from maquette.training.callbacks import LossSpikeGuard, RunCheckpoint, RunContext
+from maquette.training.callbacks import EnergyUse, LossSpikeGuard, RunCheckpoint, RunContext
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.conclusion import conclude
 from maquette.training.devices import keep_large_buffers, prepared_process
@@ -126,10 +126,11 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
             steps_per_epoch=opened.steps_per_epoch,
             kept_steps=job.kept_steps,
         )
-        callbacks = [*build_callbacks(job, run), PreparedBlocks(job)]
+        energy = EnergyUse(job.hardware.world_size, gpu=job.hardware.accelerator != "cpu")
+        callbacks = [*build_callbacks(job, run), PreparedBlocks(job), energy]
         trainer = build_trainer(job, opened, callbacks, [*([metrics] if metrics is not None else []), *loggers])
         for seed in (random.seed, np.random.seed, torch.manual_seed):  # for dropout; initial weights have their own
-            seed(job.spec.seed + world.rank)
+            seed(job.spec.seed + world.rank // job.hardware.tensor_parallel_size)
         try:
             trainer.fit(opened.module, datamodule=opened.data, ckpt_path=checkpoint, weights_only=True)
         except (SIGTERMException, ForcedExit):
@@ -145,8 +146,9 @@ def _fit(job: Job, record: RunRecord, world: ProcessGroup, log: RunLog, loggers:
     interrupted = checkpointing is not None and checkpointing.interrupted
     if world.is_first:
         record = conclude(
-            job, record, log, opened, trainer, spikes=0 if guard is None else guard.spikes, finished=not interrupted
-        )
+            job, record, log, opened, trainer, spikes=0 if guard is None else guard.spikes, energy=energy.facts,
+            finished=not interrupted,
+        )  # fmt: skip
         if not interrupted and record.step < job.spec.steps:
             say(
                 f"{job.name}: ended early, after step {record.step:,} of {job.spec.steps:,}, by a callback or a limit "

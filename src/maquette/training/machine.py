@@ -171,7 +171,7 @@ def expected_seconds(flops: float, hardware: Hardware) -> float:
 
 def wants_compilation(choice: str, flops: float, hardware: Hardware) -> bool:
     """Whether to compile: `on`, `off`, or `auto`, which compiles where twice the warm-up is saved."""
-    if choice != "auto":
+    if choice != "auto" or hardware.tensor_parallel_size > 1:
         return choice == "on"
     return SAVED_SHARE * expected_seconds(flops, hardware) > 2 * WARM_UP_SECONDS
 

@@ -72,7 +72,7 @@ def choose_micro_batch(
     Raises `ConfigError` where the batch can't be shared so.
     """
     share = share_of(
-        batch_sequences, hardware.world_size, f"A step of {batch_sequences} sequences", "data.batch_size_tokens",
+        batch_sequences, hardware.data_parts, f"A step of {batch_sequences} sequences", "data.batch_size_tokens",
         whole=whole, unit=context,
     )  # fmt: skip
     passes = forward_passes(

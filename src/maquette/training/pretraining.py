@@ -64,7 +64,7 @@ class PretrainingPlan(ObjectivePlan):
             describe_run_model(job), prepare_optimization(job), self.objective,
             rope_thetas=[phase.rope_theta for phase in phases],
         )  # fmt: skip
-        return Opened(module, data, batch_sequences // job.hardware.world_size // micro_batch_size)
+        return Opened(module, data, batch_sequences // job.hardware.data_parts // micro_batch_size)
 
     def results(self, opened: Opened, last: Row, step: int) -> dict[str, Any]:
         data: Any = opened.data

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TABLES: dict[str, dict[str, str]] = {
     "phases": {"phase": "{0}", "ms": "{1:.2f}", "share": "{2:.1%}"},
     "parts": {"part": "{0}", "forward ms": "{1:.2f}", "backward ms": "{2:.2f}", "share": "{3:.1%}"},
-    "memory": {"at the fullest moment": "{0}", "measured MB": "{1:.1f}", "share": "{2:.1%}"},
+    "memory": {"at the fullest moment": "{0}", "measured MB": "{1:.1f}", "predicted MB": "{2:.1f}", "share": "{3:.1%}"},
     "top": {"operator": "{0}", "calls": "{1}", "ms": "{2:.2f}", "share": "{3:.1%}"},
     "operators": {
         "operator": "{0}", "calls": "{1}", "ms": "{2:.2f}", "share": "{3:.1%}", "FLOPs": "{4:quantity}",
@@ -35,7 +35,10 @@ def tables(profile: Profile) -> dict[str, list[tuple[Any, ...]]]:
             (name, *(1e3 * value for value in parts[name]), sum(parts[name]) / whole)
             for name, _ in _largest({name: sum(values) for name, values in parts.items()})
         ],
-        "memory": [(name, value / 1e6, value / used) for name, value in _largest(profile.memory)],
+        "memory": [
+            (name, value / 1e6, profile.predicted[name] / 1e6 if name in profile.predicted else None, value / used)
+            for name, value in _largest(profile.memory)
+        ],
         "top": [(name, calls, 1e3 * seconds, seconds / listed) for name, calls, seconds in profile.top],
         "operators": [
             (one.name, one.calls, 1e3 * one.seconds, one.seconds / computed, one.flops, one.bytes, one.intensity,

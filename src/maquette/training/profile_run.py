@@ -49,7 +49,8 @@ class OperatorCost:
 class Profile:
     """`phases`, `parts`: seconds of a step by name. `flops`: of a step as laws count them (`training_flops`); `peak`:
     FLOP/s and `bandwidth`: bytes a second that this machine was measured to reach. `memory`: bytes at the fullest
-    moment of a step. `top`: operators as PyTorch's profiler ranks them: name, calls, seconds of their own."""
+    moment of a step; `predicted`: what step_memory.py says of it, where it can. `top`: operators as PyTorch's profiler
+    ranks them: name, calls, seconds of their own."""
 
     run: str
     objective: str
@@ -66,6 +67,7 @@ class Profile:
     memory: dict[str, int]
     top: list[tuple[str, int, float]]
     operators: list[OperatorCost]
+    predicted: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

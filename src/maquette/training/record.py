@@ -44,7 +44,8 @@ class RunRecord:
     the run began. `domains`: of each domain `loss`, `perplexity`, `bits_per_byte` on held-out text and `epochs` of its
     training text; `validation_loss` weighs them as the mixture does. `copying`: how much of what stood in the context
     once the model predicts the second time (`objectives.held_out.copying_metrics`), by the metric's name after the
-    slash. `samples`: what the model wrote at the end. `metrics`: the newest value of every curve, by the name of the
+    slash. `energy`: what training drew and how that is known (`training.energy.energy_facts`), None where nothing was
+    metered. `samples`: what the model wrote at the end. `metrics`: the newest value of every curve, by the name of the
     curve; `metrics_sha256`: of `metrics.jsonl` when the run ended; `facts`: what there is to say about its data.
     """
 
@@ -65,6 +66,7 @@ class RunRecord:
     tokens_per_second: float | None = None
     mfu: float | None = None
     peak_memory: int | None = None
+    energy: dict[str, Any] | None = None
     training_loss: float | None = None
     validation_loss: float | None = None
     bits_per_byte: float | None = None

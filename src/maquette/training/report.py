@@ -13,6 +13,7 @@ from maquette.recipe.objectives import entry_of
 from maquette.reports import render
 from maquette.reports.figures import COLORS, curve, name_rows, new_figure, save_figure
 from maquette.statistics.intervals import Reliability
+from maquette.training.energy import energy_words
 from maquette.training.record import RunRecord
 
 _MEASURED = (
@@ -37,7 +38,8 @@ def model_card(record: RunRecord, mixture: Mapping[str, float] | None = None) ->
     known = (
         [] if record.domains else [(label, record.metrics[name]) for name, label in _MEASURED if name in record.metrics]
     )
-    shown = {"title": entry.title, "scalar": entry.scalar, "mixture": mixture or {}}
+    energy = None if record.energy is None else energy_words(record.energy)
+    shown = {"title": entry.title, "scalar": entry.scalar, "mixture": mixture or {}, "energy": energy}
     return render("model_card.md.j2", {"record": record, "spec": record.spec, "measured": known, **shown})
 
 

@@ -59,21 +59,21 @@ def _of_mlflow(wanted: str, outputs: Path | str, tracking: TrackingConfig, known
     from maquette.tracking.store import explained, open_client, store_uri
 
     runs = find_runs(outputs, uri=tracking.uri, experiment=None)
-    found = runs[(runs["run_id"] == wanted) | (runs["name"] == wanted)]
-    if not len(found):
+    named = runs[(runs["run_id"] == wanted) | (runs["name"] == wanted)]
+    if not len(named):
         close = nearest(wanted, [*known, *runs["name"].astype(str)])
         hint = f"Did you mean {close}?" if close else "maquette runs lists them; a run's folder is understood, too."
         raise ConfigError(f"there is no run {wanted} in {tracking.uri or outputs}.", hint)
     uri = store_uri(tracking, outputs)
     with explained(uri), tempfile.TemporaryDirectory() as folder:
-        client, run_id = open_client(uri), str(found["run_id"].iloc[0])
+        client, run_id = open_client(uri), str(named["run_id"].iloc[0])
         if any(file.path == FILE for file in client.list_artifacts(run_id)):
             client.download_artifacts(run_id, FILE, folder)
         if (record := read_record(folder)) is not None:
             return record
-    kind = found.get("tags.kind", {}).get(found.index[0]) or "run"
+    kind = named.get("tags.kind", {}).get(named.index[0]) or "run"
     raise ConfigError(
-        f"{wanted} ({kind}, {found['status'].iloc[0].lower()}) has no {FILE}: it trained no model to its end.",
+        f"{wanted} ({kind}, {named['status'].iloc[0].lower()}) has no {FILE}: it trained no model to its end.",
         "Compare two runs of maquette train.",
     )
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.run_file import FILE, FINISHED
 from maquette.recipe.objectives import entry_of
@@ -87,8 +89,7 @@ def _curves(curves: Sequence[tuple[RunRecord, list[float], list[float]]]) -> "Fi
     figure, axes = new_figure(width=7.0, height=4.4)
     sizes = [record.spec.size for record, _, _ in curves]
     scale = ScalarMappable(LogNorm(min(sizes), max(max(sizes), 1.01 * min(sizes))), matplotlib.colormaps["viridis_r"])
-    for record, compute, losses in curves:
-        color = scale.to_rgba(record.spec.size)
+    for (record, compute, losses), color in zip(curves, scale.to_rgba(np.array(sizes)), strict=True):
         axes.plot(compute, losses, color=color, linewidth=0.8, alpha=0.7)
         axes.plot(record.spec.compute, record.validation_loss, "o", color=color, markersize=5, markeredgecolor="white")
     ends = [record.validation_loss or 0.0 for record, _, _ in curves]

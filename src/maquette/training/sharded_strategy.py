@@ -7,7 +7,9 @@ process makes more of the initial weights than its part, and checkpoints are wri
 """
 
 import contextlib
+import dataclasses
 import datetime
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +24,11 @@ from torch import nn
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from maquette.data.process_group import agree
+from maquette.model.loading import BASE
 from maquette.model.sharding import own_part, own_region, shard
 from maquette.training.checkpoint_io import seal
 from maquette.training.sharded_checkpoint import Save, load_parts, read_rest
@@ -35,22 +38,53 @@ _SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 class ShardedStrategy(ModelParallelStrategy):
     """`nodes` > 1: every machine has a copy of the model, shared out over its own devices (hybrid sharding), so that
-    weights travel within a machine and gradients alone between them."""
+    weights travel within a machine and gradients alone between them. `tensor_parallel_size`: neighbours that read the
+    same batch, over which each matrix is cut up; `expert_parallel_size`: those over which experts are divided."""
 
-    def __init__(self, *, nodes: int, compute_dtype: torch.dtype, timeout: datetime.timedelta) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: int,
+        compute_dtype: torch.dtype,
+        timeout: datetime.timedelta,
+        tensor_parallel_size: int = 1,
+        expert_parallel_size: int = 1,
+    ) -> None:
         super().__init__(save_distributed_checkpoint=False, timeout=timeout)
         self.nodes, self.compute_dtype = nodes, compute_dtype
+        self.tensor, self.experts = tensor_parallel_size, expert_parallel_size
         self._save: Save | None = None
         self._stager: Any = None
 
     def setup_environment(self) -> None:
         self._setup_distributed()
-        shape: tuple[int, ...] = (self.world_size,)
-        if self.nodes > 1:
-            shape = (self.nodes, self.world_size // self.nodes)
-        names = ("replicate", "shard")[-len(shape) :]
-        self._device_mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=names)
+        shape = {"replicate": self.nodes, "shard": self.world_size // self.nodes // self.tensor, "tensor": self.tensor}
+        names = [name for name, size in shape.items() if size > 1 or name == "shard"]
+        device, sizes = self.root_device.type, tuple(shape[name] for name in names)
+        self._device_mesh = init_device_mesh(device, sizes, mesh_dim_names=tuple(names))
+        self._data_mesh = self.device_mesh[tuple(name for name in names if name != "tensor")]
+        self._expert_mesh = None
+        if self.experts > 1:
+            shares = (self.world_size // self.experts, self.experts)
+            self._expert_mesh = init_device_mesh(device, shares, mesh_dim_names=("replicate", "expert"))
         self._talk = dist.new_group(backend="gloo", timeout=self._timeout)  # between processors, beside training
+
+    @property
+    def data_place(self) -> tuple[int, int]:
+        """Which part of the data this process reads, and of how many."""
+        return self.global_rank // self.tensor, self.world_size // self.tensor
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        rank, parts = self.data_place
+        return {"num_replicas": parts, "rank": rank}
+
+    @functools.cached_property
+    def data_group(self) -> Any:
+        """Processes that read different parts of the data, one for each; None where that is all."""
+        if self.tensor == 1:
+            return None
+        return (self._data_mesh._flatten("data") if self._data_mesh.ndim > 1 else self._data_mesh).get_group()
 
     @property
     def trained(self) -> nn.Module:
@@ -68,9 +102,13 @@ class ShardedStrategy(ModelParallelStrategy):
         for tensor in (*module.parameters(), *module.buffers()):  # what a user's code has made
             if not tensor.is_meta:
                 dist.broadcast(tensor.detach(), src=0, group=self._talk)
-        shard(module, self.device_mesh, compute_dtype=self.compute_dtype)
+        shard(
+            module, self._data_mesh, compute_dtype=self.compute_dtype,
+            tensor=self.device_mesh["tensor"] if self.tensor > 1 else None, experts=self._expert_mesh,
+        )  # fmt: skip
         empty = {name: one for name, one in module.named_parameters() if one.is_meta}
-        module._apply(lambda one: torch.empty_like(one, device=self.root_device) if one.is_meta else one)
+        # Zeros, as a buffer starts: a router's bias is in no checkpoint but this project's own.
+        module._apply(lambda one: torch.zeros_like(one, device=self.root_device) if one.is_meta else one)
         if empty:
             self._fill(module)
         super().setup(trainer)
@@ -79,10 +117,10 @@ class ShardedStrategy(ModelParallelStrategy):
     def _fill(self, module: Any) -> None:
         """Each process draws, or reads, the weights one after another, and keeps its part of each: the whole model is
         nowhere."""
-        parameters = dict(module.named_parameters())
-        regions = {name: own_region(parameter) for name, parameter in parameters.items()}
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        regions = {name: own_region(tensor) for name, tensor in tensors.items()}
         for name, value in module.initial_regions(regions.__getitem__, verify=self.is_global_zero):
-            own_part(parameters[name]).copy_(value)
+            own_part(tensors[name]).copy_(value)
             del value  # before the next is made
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
@@ -138,7 +176,9 @@ class ShardedStrategy(ModelParallelStrategy):
                 optimizer.load_state_dict(state)
             return read | {"state_dict": {}, "optimizer_states": []}
         state, optimizers = read.pop("state_dict", {}), read.pop("optimizer_states", [])
-        set_model_state_dict(self.trained, state, options=_SPREAD)
+        # Of an adapter the file has what is trained: the model has the rest.
+        partial = self.broadcast(BASE in read)
+        set_model_state_dict(self.trained, state, options=dataclasses.replace(_SPREAD, strict=not partial))
         for place, optimizer in enumerate(self.optimizers):
             self._load_optimizer(optimizer, optimizers[place] if self.is_global_zero else None)
         rest: dict[str, Any] = self.broadcast(read)
@@ -176,7 +216,9 @@ class _Place:
 
 def _sliced_like(parameter: Any, value: Any) -> Any:
     if isinstance(parameter, DTensor) and isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-        return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        part = torch.empty_like(parameter, dtype=value.dtype)
+        own_part(part).copy_(value[own_region(parameter)])
+        return part
     return value
 
 

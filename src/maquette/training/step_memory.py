@@ -8,7 +8,6 @@ optimisers of anybody's are in it. Not counted: what the allocator keeps for its
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,8 +22,9 @@ from maquette.model.activation_checkpointing import checkpoint_blocks
 from maquette.model.adapters import attach
 from maquette.model.architecture import CoreConfig
 from maquette.model.fused import plain_formulas
-from maquette.model.likelihoods import next_token_loss, token_statistics
+from maquette.model.likelihoods import ACCELERATOR_BYTES, next_token_loss, token_statistics
 from maquette.optimization.optimizers import build_optimizer
+from maquette.tracking.environment import machine_memory
 from maquette.training.machine import blocks
 from maquette.training.profiling import Operators
 
@@ -187,12 +187,11 @@ def _loss(step: Step, models: list[Any]) -> Tensor:
     if step.loss == "scalar":
         return model.score(hidden).squeeze(-1).mean()
     softcap = step.architecture.logit_softcap
+    limit = step.logits_limit or (None if step.accelerator == "cpu" else ACCELERATOR_BYTES // 4)
     if step.loss == "tokens":
-        return next_token_loss(
-            hidden, model.head_weight, inputs, logit_softcap=softcap, logits_limit=step.logits_limit
-        )[0]
+        return next_token_loss(hidden, model.head_weight, inputs, logit_softcap=softcap, logits_limit=limit)[0]
     log_probs = token_statistics(
-        hidden.flatten(0, 1), model.head_weight, inputs.flatten(), logit_softcap=softcap, logits_limit=step.logits_limit
+        hidden.flatten(0, 1), model.head_weight, inputs.flatten(), logit_softcap=softcap, logits_limit=limit
     )[0]
     loss = log_probs.mean()
     for value in models[1:]:
@@ -211,7 +210,7 @@ def _bytes_of(states: list[dict[str, Any]]) -> int:
 def device_memory(accelerator: str) -> float | None:
     """Bytes of a GPU, or of the machine; None where the GPU is not here."""
     if accelerator == "cpu":
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        return machine_memory()
     return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
 
 

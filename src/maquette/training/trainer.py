@@ -126,6 +126,8 @@ def build_strategy(job: Job) -> Strategy:
             nodes=hardware.nodes,
             compute_dtype=torch.bfloat16 if hardware.precision == "bf16-mixed" else torch.float32,
             timeout=PATIENCE,
+            tensor_parallel_size=hardware.tensor_parallel_size,
+            expert_parallel_size=hardware.expert_parallel_size,
         )
     else:
         strategy = DDPStrategy(process_group_backend=hardware.backend, timeout=PATIENCE, gradient_as_bucket_view=True)

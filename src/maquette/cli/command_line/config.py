@@ -176,6 +176,12 @@ class TrainStage(TokensStage):
         "compute them again in the backward pass",
         choices=ACTIVATION_CHECKPOINTING,
     )
+    tensor_parallel_size: int = setting(
+        1, "with trainer=fsdp: processes that read the same batch and have a part of each matrix", minimum=1
+    )
+    expert_parallel_size: int = setting(
+        1, "with trainer=fsdp and model=moe: processes that have a part of the experts each", minimum=1
+    )
     suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")

@@ -15,14 +15,14 @@ class RunsStage(RecordedStage, PrintedStage):
     diff: list[str] = setting(list, "two runs side by side instead (also: maquette runs diff A B)")
 
     def validate(self) -> None:
-        """Raises `ConfigError` for words that do not name two runs."""
-        words = self.diff[1:] if self.diff[:1] == ["diff"] else self.diff
-        if self.diff and len(words) != 2:
+        """Raises `ConfigError` where it names something else than two runs."""
+        names = self.diff[1:] if self.diff[:1] == ["diff"] else self.diff
+        if self.diff and len(names) != 2:
             raise ConfigError(
-                f"maquette runs diff compares two runs, got {len(words)}{': ' if words else ''}{' '.join(words)}.",
+                f"maquette runs diff compares two runs, got {len(names)}{': ' if names else ''}{' '.join(names)}.",
                 "Write: maquette runs diff <run> <run>.",
             )
-        self.diff = words
+        self.diff = names
 
 
 @dataclass
@@ -47,8 +47,9 @@ class FitStage(RecordedStage, PrintedStage, SeededStage):
     )
     laws: str | None = setting(
         None,
-        "another law than that of the loss: of a setting (writes a recipe), of epochs, or of mixtures",
-        choices=("learning_rate", "batch", "repetition", "mixture"),
+        "another law than that of the loss: of a setting (writes a recipe), of epochs, of mixtures, or L(N) and L(D) "
+        "each alone",
+        choices=("learning_rate", "batch", "repetition", "mixture", "size_and_tokens"),
     )
     max_epochs: float = setting(4.0, "laws=mixture: no domain is read more often by the best mixture", minimum=0.1)
     targets: dict[str, float] = setting(
@@ -57,6 +58,12 @@ class FitStage(RecordedStage, PrintedStage, SeededStage):
     verify: bool = setting(False, "laws=mixture: train the best mixture as its runs were, and tell whether it holds")
     compare: str | None = setting(
         None, "compare families by this column, such as model.kind+model.activation: offset or slope?"
+    )
+    effect: str | None = setting(
+        None, "what the values of this column do at equal compute, such as tokenizer.vocab_size: means over seeds"
+    )
+    measures: list[str] = setting(
+        list, "effect: columns to measure by; by default bits per byte, and scores on tasks where runs were evaluated"
     )
     units: dict[str, str] = setting(
         dict,
@@ -75,6 +82,12 @@ class FitStage(RecordedStage, PrintedStage, SeededStage):
     )
     bootstrap: int = setting(200, "resamples for intervals", minimum=100)
     level: float = setting(0.9, "coverage of the intervals", minimum=0.5, maximum=0.99)
+
+    def validate(self) -> None:
+        """Raises `ConfigError` where several questions are asked at once."""
+        asked = [f"{name}={getattr(self, name)}" for name in ("laws", "compare", "effect") if getattr(self, name)]
+        if len(asked) > 1:
+            raise ConfigError(f"{' and '.join(asked)} are questions of their own.", "Ask one at a time.")
 
 
 @dataclass
@@ -143,6 +156,13 @@ class PlanStage(PrintedStage):
     staff_years: float | None = setting(None, "years they work on it (1)", minimum=0)
     overhead: float | None = setting(None, "PUE: the data centre's energy over the accelerators' (1.1)", minimum=1)
     kilograms_per_kwh: float | None = setting(None, "kg of CO2e for a kWh (0.4)", minimum=0)
+    num_experts: int | None = setting(
+        None, "a mixture of so many experts: the parameters of the plan are those that a token uses", minimum=1
+    )
+    num_experts_per_tok: int = setting(2, "experts that a token goes through", minimum=1)
+    sequence_length: int | None = setting(
+        None, "predict the memory of a step with a sequence of so many tokens, and whether it fits (seconds)", minimum=1
+    )
     pipeline: str | None = setting(
         None, "compare: thirty one-day models against three days of small ones and one of 27", choices=("compare",)
     )

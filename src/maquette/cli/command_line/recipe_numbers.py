@@ -17,6 +17,7 @@ from maquette.artifacts.errors import ConfigError
 from maquette.artifacts.settings import nearest
 from maquette.artifacts.targets import node_value
 from maquette.optimization.config import planned_warmup, planned_weight_decay
+from maquette.text.special import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from maquette.cli.command_line.config import TrainStage
@@ -74,6 +75,8 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 def vocab_size(settings: "TrainStage") -> int:
     """What the tokenizer's settings say of it, before there is a tokenizer."""
     tokenizer: Any = settings.tokenizer
+    if getattr(tokenizer, "kind", None) == "byte":
+        return 256 + len(SPECIAL_TOKENS)
     return int(getattr(tokenizer, "vocab_size", None) or 256)
 
 

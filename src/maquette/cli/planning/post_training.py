@@ -74,7 +74,9 @@ def plan_examples(config: TrainStage) -> PlannedRun:
         from maquette.training.examples import ExamplePlan
 
         plan = ExamplePlan(folder, objective, config.data.micro_batch_size)
-        plan.forward_passes(count_processes(config.trainer), config.trainer.accumulate_grad_batches)  # raises
+        plan.forward_passes(
+            count_processes(config.trainer, config.tensor_parallel_size), config.trainer.accumulate_grad_batches
+        )  # raises
         return plan
 
     return _run(config, recipe, open_plan, start, digests)
@@ -163,12 +165,7 @@ PLANS: dict[str, Callable[[TrainStage], PlannedRun]] = {
 
 
 def _start(config: TrainStage) -> Path:
-    """The folder to start from. Raises `ConfigError` where none is named, and for an adapter on a model in shards."""
-    if config.adapter and config.trainer.strategy == "fsdp":
-        raise ConfigError(
-            "adapter= is not trained with trainer.strategy=fsdp: nothing here has tested it.",
-            "Use trainer=ddp: the frozen weights have neither gradients nor optimiser states.",
-        )
+    """The folder to start from. Raises `ConfigError` where none is named."""
     start = config.starting_folder
     if start is None:
         raise ConfigError(

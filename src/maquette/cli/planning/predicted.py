@@ -27,8 +27,8 @@ from maquette.scaling.predictions.prediction import FOLDER, LOCAL, WrittenPredic
 _PRETRAINING = frozenset(
     ("outputs", "seed", "size", "tokens", "compute", "tokens_per_parameter", "checkpoint", "prediction", "recipe",
      "objective", "model", "mixture", "data", "optimizer", "scheduler", "precision", "trainer", "callbacks", "logger",
-     "num_validations", "threads", "compile", "activation_checkpointing", "source", "corpus", "curation", "executor",
-     "tokenizer", "pretokenized", "shards")
+     "num_validations", "threads", "compile", "activation_checkpointing", "tensor_parallel_size",
+     "expert_parallel_size", "source", "corpus", "curation", "executor", "tokenizer", "pretokenized", "shards")
 )  # fmt: skip
 """What a prediction says of its run; anything else in it was put there by somebody."""
 

@@ -55,7 +55,8 @@ def resolve_recipe(config: TrainStage, data: TokensResult) -> Recipe:
 
         facts = read_manifest(data.folder).facts
         config.data.sequence_length = facts["sequence_length"]
-        config.data.batch_size_tokens = facts["batch_size_tokens"] * count_processes(config.trainer)
+        processes = count_processes(config.trainer, config.tensor_parallel_size)
+        config.data.batch_size_tokens = facts["batch_size_tokens"] * processes
     vocab_size = Tokenizer.load(data.tokenizer).vocab_size
     recipe = recipe_of(config, vocab_size, architecture)
     if config.trainer.max_steps > 0 and config.trainer.max_steps != recipe.steps:
@@ -114,8 +115,14 @@ class PlannedRun:
     def job(self) -> "Job":
         """How the run is done here. Raises `ConfigError` where this machine can't do it."""
         from maquette.training import Job, choose_hardware
+        from maquette.training.devices import check_sharing
 
         config, spec = self.config, self.spec
+        check_sharing(
+            spec.architecture, tensor_parallel_size=config.tensor_parallel_size,
+            expert_parallel_size=config.expert_parallel_size, strategy=str(config.trainer.strategy),
+            adapter=bool(config.adapter), compile=config.compile, policy=config.objective.entry.reads == "prompts",
+        )  # fmt: skip
         remark = recipe_remark(config.optimizer, spec.learning_rate)
         if remark and process_group().is_first:
             say_once(remark)
@@ -128,6 +135,8 @@ class PlannedRun:
                 config.precision,
                 threads=config.threads,
                 width=spec.architecture.hidden_size,
+                tensor_parallel_size=config.tensor_parallel_size,
+                expert_parallel_size=config.expert_parallel_size,
             ),
             optimizer=config.optimizer,
             scheduler=config.scheduler,

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedJob:
-    """N, D, C and the rest of one job. `kind`: its architecture; `epochs` of each domain's text; `run` and `folder` are
+    """N, D, C and the rest of one job. `inactive`: parameters of experts that a token does not go through, which N does
+    not count. `kind`: its architecture; `epochs` of each domain's text; `run` and `folder` are
     None where only the settings are known, not the data. With `branches` (folders of runs, by rising tokens, the last
     of them the job's own) tokens and compute are what all of them train together. `job`: what would be run, where it
     was planned just now."""
@@ -49,6 +50,7 @@ class PlannedJob:
     folder: str | None = None
     branches: tuple[str, ...] = ()
     force: bool = False
+    inactive: int = 0
     job: "Job | None" = dataclasses.field(default=None, compare=False, repr=False)
 
     @functools.cached_property
@@ -134,6 +136,7 @@ def of_recipe(config: TrainStage, recipe: "Recipe") -> PlannedJob:
         learning_rate=recipe.learning_rate,
         batch_size_tokens=recipe.batch_size_tokens,
         kind=architecture.description,
+        inactive=recipe.parameters.inactive,
         precision=config.precision.kind,
         force=config.force,
     )

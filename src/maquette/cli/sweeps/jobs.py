@@ -34,6 +34,7 @@ from maquette.cli.sweeps.forecast import (
     training_tokens,
 )
 from maquette.cli.sweeps.sweep_job import SweepJob, grown_together, with_rate_pairs
+from maquette.text.config import TokenizerConfig, effective_settings
 
 if TYPE_CHECKING:
     from maquette.recipe.pretraining import Recipe
@@ -196,11 +197,11 @@ def plan(
 def plan_line(line: Line, planner: Planner | None = None) -> Sweep:
     """The same of a line that was read already."""
     planner = planner or Planner()
-    unique: dict[tuple[str, ...], SweepJob] = {}
+    unique: dict[str, SweepJob] = {}
     remarks: dict[str, None] = {}
     for arguments, chosen in line.members:
         for job in _expanded(line, planner, list(arguments), chosen, remarks):
-            unique.setdefault(job.overrides, job)
+            unique.setdefault(_what_counts(job.settings), job)
     planned = functools.partial(_planned, line, planner)
     jobs = with_rate_pairs(grown_together(list(unique.values()), planned), planned)
     if len(jobs) == 1 and not any(override.is_sweep_override() for override in parse_overrides(line.overrides)):
@@ -310,3 +311,11 @@ _NOT_WHAT = ("outputs", "force", "tracking", "logger", "trainer", "callbacks", "
 def _identity(settings: StageConfig) -> dict[str, Any]:
     """What a job is, wherever it writes and however it is recorded."""
     return {key: value for key, value in dataclasses.asdict(settings).items() if key not in _NOT_WHAT}
+
+
+def _what_counts(settings: StageConfig) -> str:
+    """Digest of what a job is, without settings that have no part in it: of `tokenizer=byte,bpe` with several sizes of
+    vocabulary bytes are one job."""
+    tokenizer = getattr(settings, "tokenizer", None)
+    effective = {"tokenizer": effective_settings(tokenizer)} if isinstance(tokenizer, TokenizerConfig) else {}
+    return digest(_identity(settings) | effective)

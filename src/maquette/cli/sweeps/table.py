@@ -29,24 +29,28 @@ FILE = "table.csv"
 def show_jobs(sweep: Sweep, seconds: Sequence[float]) -> str:
     """The table of jobs as text; `seconds` expected of each in one process (nan: unknown)."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, left in (("", False), ("job", True), ("N", False), ("D", False), ("D/N", False), ("steps", False)):
+    sparse = any(job.forecast is not None and job.forecast.inactive for job in sweep.jobs)
+    sizes = (("N active", False), ("in all", False)) if sparse else (("N", False),)
+    for name, left in (("", False), ("job", True), *sizes, ("D", False), ("D/N", False), ("steps", False)):
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for name in ("width x layers", "rate", "FLOPs", "time"):
         table.add_column(name, justify="right")
     for number, (job, expected) in enumerate(zip(sweep.jobs, seconds, strict=True), 1):
-        table.add_row(str(number), job.title, *_cells(job, expected))
+        table.add_row(str(number), job.title, *_cells(job, expected, sparse))
     text = io.StringIO()
     Console(file=text, width=160, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def _cells(job: SweepJob, seconds: float) -> list[str]:
+def _cells(job: SweepJob, seconds: float, sparse: bool) -> list[str]:
     if job.forecast is None:
-        return [*[""] * 7, "can't be prepared" if job.error else ""]
+        return [*[""] * (7 + sparse), "can't be prepared" if job.error else ""]
     forecast = job.forecast
+    total = [f"{forecast.size + forecast.inactive:,}"] if sparse else []
     return [
-        f"{forecast.size:,}", f"{forecast.tokens:,}", f"{forecast.tokens / forecast.size:.1f}", f"{forecast.steps:,}",
-        f"{forecast.width} x {forecast.layers}", f"{forecast.learning_rate:.3g}", f"{forecast.compute:.2e}",
+        f"{forecast.size:,}", *total, f"{forecast.tokens:,}", f"{forecast.tokens / forecast.size:.1f}",
+        f"{forecast.steps:,}", f"{forecast.width} x {forecast.layers}", f"{forecast.learning_rate:.3g}",
+        f"{forecast.compute:.2e}",
         "done" if forecast.finished else "?" if math.isnan(seconds) else duration(seconds),
     ]  # fmt: skip
 

@@ -76,7 +76,7 @@ def needed(name: str, what: str, otherwise: str = "") -> ModuleType:
 
 def columns_read(config: SourceConfig) -> set[str]:
     """The columns that make a document."""
-    return {config.text_field, config.domain_field or "", "id", "url", "meta"}
+    return {config.text_field, config.domain_field or "", config.license_field or "", "id", "url", "meta"}
 
 
 def say_unread(columns: Iterable[str], path: Path | str) -> None:
@@ -104,12 +104,13 @@ def document_from_row(row: Mapping[str, Any], config: SourceConfig, where: str) 
         )
     domain = row.get(config.domain_field) if config.domain_field else None
     identity, url = row.get("id"), row.get("url")
+    license = row.get(config.license_field) if config.license_field else None
     return Document(
         id=content_id(text) if identity is None or identity == "" else str(identity),
         text=text,
         url=url if isinstance(url, str) and url else None,
         domain=domain_name(str(domain) if domain is not None else "", config.domain),
-        meta=_meta(row.get("meta")),
+        meta=_meta(row.get("meta")) | ({} if license is None else {"license": str(license)}),
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from maquette.artifacts.progress import progress, say
 from maquette.corpus.config import SourceConfig
 from maquette.corpus.document import Document
+from maquette.corpus.licenses import package_license
 from maquette.corpus.sources.package_texts import description, licenses, part
 from maquette.corpus.workers import Workers
 
@@ -189,6 +190,11 @@ class Installed:
         if self._missing:
             say(f"source=installed: not installed, so not read: {', '.join(self._missing)}")
         return itertools.islice(self._documents(workers), self._config.limit)
+
+    def licenses(self) -> dict[str, str]:
+        """Each package's licence, by its name as documents have it; that of Python's own modules is their own."""
+        own = {name: package_license(distribution.metadata) for name, distribution in self._distributions.items()}
+        return own | {"python": "PSF-2.0"}
 
     def facts(self) -> dict[str, Any]:
         # Without the local part (2.13.0+cpu): builds of one version differ in what is not read.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.artifacts.errors import ConfigError
-from maquette.artifacts.settings import nearest
 from maquette.reports.figures import COLORS, draw_law, new_figure
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.difference import LawDifference, compare_families, decision_accuracy
@@ -68,7 +67,10 @@ def split_families(table: RunTable, column: str) -> dict[str, RunTable]:
     Raises `ConfigError` for an unknown column or one with a single value.
     """
     values = np.array(
-        [" ".join(row) for row in zip(*(_values(table, name) for name in column.split("+")), strict=True)]
+        [
+            " ".join(map(str, row))
+            for row in zip(*(table.column(name, "compare") for name in column.split("+")), strict=True)
+        ]
     )
     names, counts = np.unique(values, return_counts=True)
     if len(names) < 2:
@@ -78,18 +80,6 @@ def split_families(table: RunTable, column: str) -> dict[str, RunTable]:
     reached = [float(np.log(table.loss[values == name]).mean()) for name in names]
     order = sorted(range(len(names)), key=lambda index: (-counts[index], reached[index]))
     return {str(names[index]): table.take(values == names[index]) for index in order}
-
-
-def _values(table: RunTable, column: str) -> list[str]:
-    for name in (column, f"params.{column}", f"tags.{column}"):
-        if name in table.frame.columns:
-            return [str(value) for value in table.frame[name]]
-    columns = [str(name) for name in table.frame.columns]
-    close = nearest(column, columns)
-    raise ConfigError(
-        f"compare={column}: {table.source} has no such column.",
-        f"Did you mean {close}?" if close else f"Columns: {', '.join(columns[:40])}.",
-    )
 
 
 def compare_by(table: RunTable, column: str, level: float = 0.9) -> FamilyComparison:

@@ -1,8 +1,8 @@
-"""The other laws of `maquette fit`: of the learning rate, the batch, repetition, mixtures, and of families beside each
-other; and how they are kept."""
+"""The other laws of `maquette fit`: of the learning rate, the batch, repetition, mixtures, size and tokens alone, of
+families beside each other, and what a setting does; and how they are kept."""
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from maquette.reports import write_page
 from maquette.scaling.fits.families import compare_by, comparison_facts, comparison_figure
 from maquette.scaling.fits.mixture_fit import MixtureFit, fit_mixture, mixture_facts, mixture_figure, verdict
 from maquette.scaling.fits.repetition_fit import fit_epochs, repetition_facts, repetition_figure
+from maquette.scaling.fits.setting_effect import effect_facts, effect_figure, effect_table, setting_effect
+from maquette.scaling.fits.single_laws import fit_single_laws, single_facts, single_figure
 from maquette.scaling.fits.stored_fit import LAW, RUNS
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.fits.tuned_recipe import tune, tuned_facts, tuned_figure
@@ -87,3 +89,19 @@ def families(table: RunTable, column: str, *, level: float) -> FoundLaw:
     result = compare_by(table, column, level)
     facts, figure = comparison_facts(result), comparison_figure(result)
     return FoundLaw(f"by-{column}", "families.html.j2", result, result.words, facts, figure)
+
+
+def size_and_tokens(table: RunTable, *, level: float) -> FoundLaw:
+    """L(N) and L(D), each alone."""
+    laws = fit_single_laws(table, level)
+    return FoundLaw("size-and-tokens", "single_laws.html.j2", laws, laws.words, single_facts(laws), single_figure(laws))
+
+
+def effect(table: RunTable, column: str, measures: Sequence[str], *, level: float) -> FoundLaw:
+    """What the values of a column do at equal compute."""
+    result = setting_effect(table, column, measures, level)
+    tables = {name: effect_table(points, level) for name, points in result.points.items()}
+    return FoundLaw(
+        f"effect-of-{column}", "setting_effect.html.j2", result, result.words, effect_facts(result),
+        effect_figure(result), shown={"tables": tables},
+    )  # fmt: skip

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _OF_THE_LOSS = ("form", "convention", "bootstrap", "level", "seed", "without")
 _OF_A_LAW = ("laws", "compare", "convention", "level", "seed", "without")
+_OF_AN_EFFECT = ("effect", "measures")
+_NOT_OF_THE_LOSS = ("laws", "compare", "effect")
 _OF_MIXTURES = ("max_epochs", "targets", "verify")
 
 
@@ -61,7 +63,7 @@ class FitQuestion:
         folder = None if force or self._lacks_recipe() else self.known()
         if folder is None:
             table = self.read_runs()
-            of_the_loss = self.settings["laws"] is None and self.settings["compare"] is None
+            of_the_loss = all(self.settings[name] is None for name in _NOT_OF_THE_LOSS)
             folder = self._fit_loss(table, force) if of_the_loss else self._fit_law(table, force, train)
             self.remember(folder)
         return folder
@@ -94,16 +96,21 @@ class FitQuestion:
         from maquette.scaling.fits import other_laws
 
         laws, level, seed = (self.settings[name] for name in ("laws", "level", "seed"))
-        if laws is None:
+        if self.settings["effect"] is not None:
+            law = other_laws.effect(table, self.settings["effect"], self.settings["measures"], level=level)
+        elif laws is None:
             law = other_laws.families(table, self.settings["compare"], level=level)
         elif laws == "repetition":
             law = other_laws.repetition_law(table, seed=seed, level=level)
+        elif laws == "size_and_tokens":
+            law = other_laws.size_and_tokens(table, level=level)
         elif laws == "mixture":
             verify = train if self.settings["verify"] else None
             law = other_laws.mixture_law(table, **self._chosen("max_epochs", "targets"), train=verify)
         else:
             law = other_laws.setting_law(table, laws, level=level, recipe=self._recipe, outputs=self.outputs)
-        asked = self._chosen(*_OF_A_LAW, *(_OF_MIXTURES if laws == "mixture" else ()))
+        effect = _OF_AN_EFFECT if self.settings["effect"] is not None else ()
+        asked = self._chosen(*_OF_A_LAW, *(_OF_MIXTURES if laws == "mixture" else ()), *effect)
         return self._stored(table, lambda folder: law.write(table, folder), asked, force, law.label)
 
     def _chosen(self, *names: str) -> dict[str, Any]:

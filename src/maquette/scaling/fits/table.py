@@ -134,6 +134,19 @@ class RunTable:
             self, params=self.core, compute=compute, budget=group_budgets(compute), convention=convention
         )
 
+    def column(self, name: str, key: str) -> "pd.Series[Any]":
+        """What the source says of every run, with or without `params.` or `tags.` before the name. Raises
+        `ConfigError`, which names the setting `key`, where there is no such column."""
+        for called in (name, f"params.{name}", f"tags.{name}"):
+            if called in self.frame.columns:
+                return self.frame[called]
+        columns = [str(one) for one in self.frame.columns]
+        close = nearest(name, columns)
+        raise ConfigError(
+            f"{key}={name}: {self.source} has no such column.",
+            f"Did you mean {close}?" if close else f"Columns: {', '.join(columns[:40])}.",
+        )
+
     def identities(self) -> list[dict[str, Any]]:
         """Of every run its name, loss and fingerprint, None where it has none."""
         fingerprints = self.frame.get("tags.fingerprint", [None] * len(self))

@@ -29,6 +29,7 @@ from maquette.scaling.laws.surface import (
 from maquette.scaling.plans import hardware as cost
 from maquette.scaling.plans.hardware import Accelerator, accelerator
 from maquette.statistics import Interval, percentile_interval
+from maquette.training.energy import KILOGRAMS_PER_KWH
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Assumptions:
     salary: float = 500_000
     staff_years: float = 1.0
     overhead: float = 1.1
-    kilograms_per_kwh: float = 0.4
+    kilograms_per_kwh: float = KILOGRAMS_PER_KWH
     tokens_available: float | None = None
     tokens_served: float = 0.0
     token_price: float = 1.0
@@ -119,7 +120,8 @@ class ComputePlan:
     `intervals`: 90% of `params`, `tokens` and `loss` where the surface's uncertainty is known. `epochs`: passes over
     the data there is (None: enough data). `serving`: what would reach the same loss for least training and serving
     together; None where nothing is served. `gain_per_dollar_gpus`, `gain_per_dollar_data`: nats that one more dollar
-    takes off the loss when it buys accelerator time, or distinct tokens.
+    takes off the loss when it buys accelerator time, or distinct tokens. `total_params`: of a mixture of experts, of
+    which a token uses `params`.
     """
 
     assumptions: Assumptions
@@ -142,6 +144,7 @@ class ComputePlan:
     gain_per_dollar_gpus: float
     gain_per_dollar_data: float
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+    total_params: float | None = None
 
     @property
     def tokens_per_param(self) -> float:
@@ -191,7 +194,7 @@ class ComputePlan:
             "epochs",
             "tokens_served_for",
         )
-        last = ("serving_flops_saved", "gain_per_dollar_gpus", "gain_per_dollar_data")
+        last = ("total_params", "serving_flops_saved", "gain_per_dollar_gpus", "gain_per_dollar_data")
         names = (*first, "total_cost", "tonnes_co2e", *rest, *last)
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
         values["serving"] = None if self.serving is None else self.serving._asdict()

@@ -2,12 +2,14 @@
 
 from maquette.training.callbacks.base import RunCallback, RunContext
 from maquette.training.callbacks.checkpoint import RunCheckpoint
+from maquette.training.callbacks.energy import EnergyUse
 from maquette.training.callbacks.loss_spike import LossSpikeGuard
 from maquette.training.callbacks.progress import Progress
 from maquette.training.callbacks.throughput import Throughput
 from maquette.training.callbacks.validation import Samples, ValidationSchedule
 
 __all__ = [
+    "EnergyUse",
     "LossSpikeGuard",
     "Progress",
     "RunCallback",

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from maquette.artifacts import StageError
 from maquette.artifacts.progress import say
+from maquette.model.sharding import own_part
 from maquette.training.callbacks.base import RunCallback, is_log_step
 
 _MEMORY = 0.99
@@ -94,8 +95,8 @@ class LossSpikeGuard(RunCallback):
 
 
 def first_broken(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """The name of the first tensor with a value that is NaN or infinite."""
-    return next((name for name, value in weights if not torch.isfinite(value).all()), None)
+    """The name of the first tensor with a value that is NaN or infinite, in the part of it that is here."""
+    return next((name for name, value in weights if not torch.isfinite(own_part(value)).all()), None)
 
 
 def diverged(what: str, step: int) -> StageError:
