@@ -140,6 +140,7 @@ _KNOWN = {
     "maquette/cli/command_line/foreign.py": "the folder beside --config-dir, for modules of theirs",
     "maquette/cli/command_line/gpus.py": "the device that the process has taken",
     "maquette/cli/sweeps/launching.py": "gives it back",
+    "maquette/cli/sweeps/side_by_side.py": "in a worker process of its own",
     "maquette/corpus/curation/shards.py": "in a process of ours",
     "maquette/corpus/sources/package_texts.py": "in a block that gives it back",
     "maquette/corpus/workers.py": "in a process of ours",

@@ -40,7 +40,7 @@ def test_a_corpus_is_made_once_and_reported(tmp_path: Path, capsys: pytest.Captu
     assert folder.name.startswith("jsonl-text-")
     assert set(manifest.files) == {
         "train.parquet", "validation.parquet", "test.parquet",
-        "report.json", "report.md", "figures/corpus.png", "figures/corpus.svg",
+        "report.json", "report.md", "data_card.md", "figures/corpus.png", "figures/corpus.svg",
     }  # fmt: skip
     assert manifest.facts["domains"]["a"]["train"]["documents"] == 4
     assert manifest.facts["repetition"]["after"] == {

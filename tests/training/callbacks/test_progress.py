@@ -9,9 +9,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from maquette.artifacts.progress import report_to
 from maquette.training.callbacks import Progress, RunContext, Throughput
 from maquette.training.callbacks import progress as module
-from maquette.training.callbacks.progress import duration, report_to
+from maquette.training.callbacks.progress import duration
 from maquette.training.processes import StopSignal
 
 

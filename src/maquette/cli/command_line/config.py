@@ -134,7 +134,7 @@ class TrainStage(TokensStage):
     checkpoint: str | None = setting(
         None, "start from this exported folder or run, with its own tokenizer; latest: the newest run that fits"
     )
-    prediction: str | None = setting(None, "train exactly the run of this prediction (maquette predict), and link both")
+    prediction: str | None = setting(None, "train the run of this prediction")
     recipe: HyperparameterRules = setting(
         HyperparameterRules, "from size to every hyperparameter: constants, or a file that a fit has written"
     )
@@ -149,7 +149,7 @@ class TrainStage(TokensStage):
     )
     prompts: PromptsConfig = setting(PromptsConfig, "what a policy completes")
     reward: RewardConfig = setting(RewardConfig, "what a policy is optimised for")
-    adapter: Any = setting(None, "trained in place of the weights of checkpoint: lora, or any config class of peft's")
+    adapter: Any = setting(None, "lora, or a config class of peft's")
     model: Any = setting(ModelConfig, "architecture", variants={"transformer": ModelConfig, "lstm": ModelConfig})
     mixture: MixtureConfig = setting(MixtureConfig, "which text, in which shares")
     data: Any = setting(DataConfig, "sequences and batches", variants={"pretrain": DataConfig})
@@ -162,9 +162,7 @@ class TrainStage(TokensStage):
     logger: Any = setting(
         dict, "Lightning loggers by name, each with its _target_", items={"mlflow": MLflowLoggerConfig}
     )
-    num_validations: int = setting(
-        10, "how often validation is run over the whole training (the end counts)", minimum=1
-    )
+    num_validations: int = setting(10, "validations over the training, with the end", minimum=1)
     threads: int | None = setting(
         None, "threads of a process; by default one for narrow models, else a share of the cores", minimum=1
     )
@@ -176,12 +174,8 @@ class TrainStage(TokensStage):
         "compute them again in the backward pass",
         choices=ACTIVATION_CHECKPOINTING,
     )
-    tensor_parallel_size: int = setting(
-        1, "with trainer=fsdp: processes that read the same batch and have a part of each matrix", minimum=1
-    )
-    expert_parallel_size: int = setting(
-        1, "with trainer=fsdp and model=moe: processes that have a part of the experts each", minimum=1
-    )
+    tensor_parallel_size: int = setting(1, "fsdp: processes that share each matrix", minimum=1)
+    expert_parallel_size: int = setting(1, "fsdp, moe: processes that share experts", minimum=1)
     suite: SuiteConfig = setting(no_suite, "what the trained model is asked when it is done")
     protocol: ProtocolConfig = setting(ProtocolConfig, "how it is asked")
     sweep: SweepConfig = setting(SweepConfig, "with -m: which runs belong together (+sweep=isoflop sets it)")
