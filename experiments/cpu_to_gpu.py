@@ -72,7 +72,7 @@ class Settings:
 
 FAMILY = ["data.sequence_length=128", "num_validations=2", "callbacks.samples.prompts=[]"]
 SMOKE = {"outputs": "outputs/cpu_to_gpu_smoke", "results": "outputs/cpu_to_gpu_smoke/results",
-         "budgets": [3e8, 6e8, 1.2e9], "targets": [1.6e9, 1e12]}  # fmt: skip
+         "budgets": [2e9, 4e9, 8e9], "targets": [1.6e10, 1e12]}  # fmt: skip
 SMOKE_FAMILY = [
     "source.limit=120", "tokenizer=byte", "data.sequence_length=32", "data.batch_size_tokens=1024",
     "data.validation_tokens=1024", "num_validations=1", "sweep.sizes_per_budget=3", "compile=off",
@@ -128,6 +128,9 @@ def predict(config: Settings, words: list[str]) -> int:
                 [*at, f"fit={law}", f"compute={target:g}", f"register={config.results}/predictions.txt"]
             )
     written = read_predictions(config.outputs)
+    if not written:
+        print("No target is left, so nothing was predicted: see above.", file=sys.stderr)
+        return 1
     for one in written:
         carry(f"{config.outputs}/{FOLDER}/{one.id}.json", f"{config.results}/{one.id}.json")
     write_rows(config, [row_of(one, unique) for one in written])

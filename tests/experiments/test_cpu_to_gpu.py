@@ -56,7 +56,7 @@ def test_misuse_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
 def test_from_the_family_to_the_verdict(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "documents").mkdir()
-    write_documents(tmp_path / "documents")
+    write_documents(tmp_path / "documents", 180)  # of fewer the best size would read too much again
     words = ["source=jsonl", "source.path=documents", "source.limit=null", "corpus.near_duplicates=1.0"]
     assert main(["predict", "--smoke", *words]) == 0
     config = Settings(**{name: cpu_to_gpu.SMOKE[name] for name in ("outputs", "results")})

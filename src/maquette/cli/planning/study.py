@@ -130,6 +130,12 @@ class Study:
                 )  # fmt: skip
             else:
                 self._run_here(waiting[0])
+        # In their order, whichever ended first: the page and its identity go by it.
+        given = [name for name in self.made if name not in self.stages]
+        self.made = {name: self.made[name] for name in given + titles}
+        self.records = {name: self.records[name] for name in titles if name in self.records}
+        evaluated = [self._evaluated[name] for name in titles if name in self._evaluated]
+        self.evaluations = {name: self.evaluations[name] for name in evaluated}
 
     def _run_here(self, name: str) -> None:
         stage, place = self.stages[name], list(self.stages).index(name) + 1
