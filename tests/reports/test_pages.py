@@ -16,7 +16,7 @@ import pytest
 from maquette.reports import pages, quantity, render, write_page
 from maquette.reports.figures import new_figure, save_figure
 from maquette.reports.overview import SECTIONS, ListedPage
-from maquette.reports.tables import Cell, span, tabulate, terminal_table
+from maquette.reports.tables import Cell, coefficient, filename, span, tabulate, terminal_table, times
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -190,6 +190,21 @@ def test_numbers_have_units_and_intervals_ends() -> None:
     ]  # fmt: skip
 
 
+def test_numbers_that_say_nothing_are_words() -> None:
+    assert [times(factor) for factor in (1.234, 5.98e5)] == ["1.23 times", "over 1,000 times"]
+    assert coefficient(0.5) == coefficient(0.5, (None, 1)) == "0.5"
+    assert coefficient(0.5, (0.25, 1)) == "0.5 (0.250 to 1.000)"
+    assert coefficient(8.24e23, (6.49e9, 2.16e230)) == "8.2e+23 (not determined)"
+    assert [filename(source) for source in ("data/my.csv", "the sweep a/b of x")] == ["my.csv", "the sweep a/b of x"]
+
+
+def test_warnings_stand_in_a_box_and_lesser_ones_are_folded() -> None:
+    parts = "{% import 'parts.html.j2' as parts %}{{ parts.warnings(['a < b'], ['other']) }}{{ parts.warnings([]) }}"
+    drawn = pages.environment().from_string(parts).render()
+    assert drawn.count("<aside") == 1 and "<li>a &lt; b</li>" in drawn
+    assert "<li>other</li>" in drawn[drawn.index("<details>") :]
+
+
 def test_the_panels_of_a_figure_are_drawn_one_by_one_and_the_figure_stays(tmp_path: Path) -> None:
     figure, panels = new_figure(1, 2, width=3, height=2)
     for axes, name in zip(panels, ("left", "right"), strict=True):
@@ -202,8 +217,33 @@ def test_the_panels_of_a_figure_are_drawn_one_by_one_and_the_figure_stays(tmp_pa
         [True, False, False], [False, True, True],
     ]  # fmt: skip
     assert all(axes.get_visible() for axes in figure.axes) and figure.get_layout_engine() is not None
-    figure.suptitle("of both")
+    figure.suptitle("of both")  # stays one picture
     assert len(re.findall(r"<svg", str(pages.drawing(figure, "x-", "one")))) == 1
+
+
+def test_a_wide_figure_is_drawn_once_more_for_a_phone_and_stays_as_it_was() -> None:
+    figure, axes = new_figure(width=7, height=4)
+    axes.plot([1e9, 1e11], [3, 2])
+    axes.set(xscale="log", title="a title that is far too long for a line of the narrow one", xlabel="compute")
+    size = tuple(figure.get_size_inches())
+    drawn = str(pages.drawing(figure, "x-", "one"))
+    wide, narrow = (float(points) for points in re.findall(r"--points: (\d+)", drawn))
+    assert narrow < 0.7 * wide
+    assert drawn.count('class="panels wide"') == drawn.count('class="panels narrow"') == 1
+    ids = re.findall(r' id="([^"]+)"', drawn)
+    assert len(ids) == len(set(ids))
+    assert tuple(figure.get_size_inches()) == size and "\n" not in axes.get_title(loc="left")
+
+
+def test_figures_are_finished_once_their_legend_and_title_are_there(tmp_path: Path) -> None:
+    figure, axes = new_figure()
+    axes.plot([1e9, 3e10], [1, 2], label="loss")
+    axes.set(xscale="log", title="loss")
+    axes.legend()
+    save_figure(figure, tmp_path / "loss")
+    assert (axes.get_title(), axes.get_title(loc="left")) == ("", "loss")
+    assert axes.get_legend().get_frame().get_linewidth() == 0
+    assert [label.get_text() for label in axes.get_xticklabels(minor=True) if label.get_text()] == []
 
 
 MEASURE = """

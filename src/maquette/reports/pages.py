@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.files import write_text
 from maquette.artifacts.progress import duration, progress
-from maquette.reports.figures import save_figure
-from maquette.reports.tables import cell, estimate, quantity, span, tabulate
+from maquette.reports.figures import finish, narrowed, save_figure
+from maquette.reports.tables import cell, coefficient, estimate, filename, quantity, span, tabulate, times
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -80,6 +80,7 @@ def environment() -> "Environment":
     )
     templates.filters |= {"cell": cell, "duration": duration, "fmt": format, "marked": marked, "quantity": quantity}
     templates.filters |= {"estimate": estimate, "repr": repr, "span": span}
+    templates.filters |= {"coefficient": coefficient, "filename": filename, "times": times}
     templates.globals |= {"drawing": drawing, "tabulate": tabulate}
     return templates
 
@@ -127,17 +128,30 @@ def marked(text: Any) -> "Markup":
 
 def drawing(image: "Figure | Path", prefix: str, description: str) -> "Markup":
     """A picture to stand inside a page: a figure of matplotlib is drawn in the page's colours, with its text as text,
-    its panels beside each other where the window is wide enough and else below; an image file is taken in. The
-    `description` says what it shows to those who can't see it."""
+    its panels beside each other where the window is wide enough and else below, and once more for the width of a phone;
+    an image file is taken in. The `description` says what it shows to those who can't see it."""
     from markupsafe import Markup
 
     if isinstance(image, Path):
         data = base64.b64encode(image.read_bytes()).decode()
         return Markup('<img alt="{}" src="data:{};base64,{}">').format(description, _TYPES[image.suffix.lower()], data)
-    panels = [_inline(drawn, f"{prefix}{number}-") for number, drawn in enumerate(_panels(image))]
-    return Markup('<div class="panels" role="img" aria-label="{}">{}</div>').format(
-        description, Markup("").join(panels)
+    finish(image)
+    drawings = {"": _panels(image)}
+    with narrowed(image) as shrunk:
+        if shrunk:
+            drawings = {" wide": drawings[""], " narrow": _panels(image)}
+    return Markup("").join(
+        Markup('<div class="panels{}" role="img" aria-label="{}">{}</div>').format(
+            suffix, description, _inlined(panels, prefix + suffix.strip())
+        )
+        for suffix, panels in drawings.items()
     )
+
+
+def _inlined(panels: list[str], prefix: str) -> "Markup":
+    from markupsafe import Markup
+
+    return Markup("").join(_inline(drawn, f"{prefix}{number}-") for number, drawn in enumerate(panels))
 
 
 def _inline(drawn: str, prefix: str) -> "Markup":

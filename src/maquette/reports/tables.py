@@ -1,8 +1,10 @@
 """Numbers in words, and tables of them: the same cells for pages, for Markdown and for the terminal."""
 
 import math
+import re
 import string
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,6 +29,26 @@ def span(interval: Sequence[float | None] | None, digits: int = 3) -> str:
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
+def coefficient(value: float, interval: Sequence[float | None] | None = None) -> str:
+    """A fitted number with its interval; one whose interval spans orders of magnitude is not determined."""
+    if interval is None or None in interval:
+        return f"{value:.4g}"
+    low, high = (float(end) for end in interval if end is not None)
+    if abs(high) > 1e4 * max(abs(low), 1e-2):
+        return f"{value:.2g} (not determined)"
+    return f"{value:.4g} ({span(interval)})"
+
+
+def times(factor: float) -> str:
+    """How many times as much: beyond a thousand only that it is."""
+    return f"{factor:.3g} times" if factor < 1000 else "over 1,000 times"
+
+
+def filename(source: str) -> str:
+    """What a table of runs is called in a title: the name of its file without its folders, or the words themselves."""
+    return PurePath(source).name if re.fullmatch(r"\S*[/\\]\S+", source) else source
+
+
 def estimate(value: Any) -> str:
     """An estimate (`value`, `interval`) with its interval."""
     return f"{value.value:.3f} ({span(value.interval)})"
@@ -41,7 +63,7 @@ def error_words(relative: float, slope: float) -> str:
 def compute_words(relative: float, slope: float) -> str:
     """The same without the loss: "as much as 1.36 times the compute"."""
     factor = math.exp(min(700.0, abs(math.log1p(relative) / slope))) if slope else math.inf
-    return f"as much as {factor:.3g} times the compute"
+    return f"as much as {times(factor)} the compute"
 
 
 def cell(value: float, spec: str) -> tuple[float, str]:
@@ -115,6 +137,8 @@ def _shown(value: Any, spec: str = "") -> str:
         return quantity(value)
     if spec == "estimate":
         return estimate(value)
+    if spec == "times":
+        return times(value)
     if spec.startswith("span"):
         return span(value, int(spec[4:] or 3))
     if not spec and isinstance(value, int | float):

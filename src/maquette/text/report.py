@@ -92,7 +92,8 @@ def write_report(
 
     figures = folder / "figures"
     report_figures.compression(fits, figures / "compression")
-    report_figures.vocabulary_use(fits, _learned(tokenizer), figures / "vocabulary_use")
+    use = report_figures.use_facts(fits, _learned(tokenizer))
+    report_figures.save_figure(report_figures.vocabulary_use(use), figures / "vocabulary_use")
     if len(points) > 1:
         drawn = report_figures.vocabulary_sizes(points, tokenizer.vocab_size)
         report_figures.save_figure(drawn, figures / "vocabulary_sizes")
@@ -101,7 +102,7 @@ def write_report(
     facts = _facts(tokenizer, fits)
     longest = np.argsort(-tokenizer.byte_lengths(), kind="stable")
     details = {
-        "measured_on": measured_on, "sweep": points, "numbers": numbers, "splits": splits,
+        "measured_on": measured_on, "sweep": points, "numbers": numbers, "splits": splits, "use": use,
         "longest_tokens": [visible(tokenizer.token_bytes(id)) for id in longest[:_LONGEST].tolist()],
     }  # fmt: skip
     write_json(folder / "report.json", facts | details)
@@ -112,15 +113,16 @@ def write_report(
 
 def write_tokenizer_page(folder: Path, *, force: bool = False) -> None:
     """Writes a tokenizer's index.html from its report.json and figures, unless it is there already."""
-    from maquette.text.report_figures import vocabulary_sizes
+    from maquette.text.report_figures import vocabulary_sizes, vocabulary_use
 
     report = folder / "report.json"
     if report.exists() and (force or not is_current(folder / PAGE, [report])):
         content = load_table(report)
         several = len(content["sweep"]) > 1
         figures = {"sizes": vocabulary_sizes(content["sweep"], content["vocabulary"])} if several else {}
-        use = folder / "figures" / "vocabulary_use.svg"
-        shown = {**content, "sweep_megabytes": SWEEP_BYTES / 1e6, "use": use if use.exists() else None}
+        if "use" in content:  # not in reports of earlier versions
+            figures["use"] = vocabulary_use(content["use"])
+        shown = {**content, "sweep_megabytes": SWEEP_BYTES / 1e6}
         write_text(folder / PAGE, render("tokenizer.html.j2", {**shown, "figures": figures}))
 
 

@@ -40,29 +40,38 @@ def compression(fits: Mapping[str, Fit], path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def vocabulary_use(fits: Mapping[str, Fit], learned: int, path: Path) -> Path:
-    """How often tokens are used, by rank; and which share of the vocabulary each domain uses."""
-    figure, (left, right) = new_figure(1, 2, width=5.2)
-    everything = {"all": together(fits), **fits}
-    for name, fit in everything.items():
+def use_facts(fits: Mapping[str, Fit], learned: int) -> dict[str, dict[str, Any]]:
+    """By domain, and of all text: shares of the text's tokens at some ranks, and of the vocabulary that is used."""
+    facts = {}
+    for name, fit in {"all": together(fits), **fits}.items():
         counts = np.sort(fit.counts[fit.counts > 0])[::-1]
+        ranks = np.unique(np.geomspace(1, max(len(counts), 1), 80).round().astype(int))[: len(counts)]
+        shares = counts[ranks - 1] / counts.sum()
+        facts[name] = {"ranks": ranks.tolist(), "shares": shares.tolist(), "used": fit.used / learned}
+    return facts
+
+
+def vocabulary_use(use: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """How often tokens are used, by rank; and which share of the vocabulary each domain uses. `use`: `use_facts`."""
+    figure, (left, right) = new_figure(1, 2, width=5.2)
+    for name, one in use.items():
         line = {"color": "black", "linewidth": 1.6} if name == "all" else {"linewidth": 1}
-        left.loglog(np.arange(1, len(counts) + 1), counts / counts.sum(), label=name, **line)
+        left.loglog(one["ranks"], one["shares"], label=name, **line)
     left.set_xlabel("rank of the token")
     left.set_ylabel("share of the text's tokens")
     left.set_title("Frequency by rank", loc="left")
     left.legend(fontsize=8, frameon=False)
-    places = np.arange(len(everything))
-    shares = [100 * fit.used / learned for fit in everything.values()]
-    bars = right.barh(places, shares, color=["black", *(COLORS[0] for _ in fits)])
+    places = np.arange(len(use))
+    shares = [100 * one["used"] for one in use.values()]
+    bars = right.barh(places, shares, color=["0.4", *(COLORS[0] for _ in use)][: len(use)])
     right.bar_label(bars, fmt="%.0f%%", fontsize=8, padding=2)
-    right.set_yticks(places, list(everything))
+    right.set_yticks(places, list(use))
     right.invert_yaxis()
     right.set_xlim(0, 112)
     right.grid(axis="y", visible=False)
-    right.set_xlabel("tokens used at least once (% of the vocabulary)")
+    right.set_xlabel("tokens used at least once (%)")
     right.set_title("Vocabulary in use", loc="left")
-    return save_figure(figure, path)
+    return figure
 
 
 def vocabulary_sizes(sweep: Sequence[Mapping[str, Any]], chosen: int) -> "Figure":

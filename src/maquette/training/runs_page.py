@@ -13,7 +13,7 @@ import numpy as np
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.run_file import FILE, FINISHED
 from maquette.recipe.objectives import entry_of
-from maquette.reports.figures import curve, new_figure
+from maquette.reports.figures import curve, new_figure, size_colors
 from maquette.reports.overview import PAGE
 from maquette.reports.pages import is_current, write_page
 from maquette.training.metrics_file import read_history
@@ -82,13 +82,14 @@ def _figures(records: Sequence[RunRecord]) -> dict[str, "Figure"]:
 
 def _curves(curves: Sequence[tuple[RunRecord, list[float], list[float]]]) -> "Figure":
     """Training loss over compute so far, a line a run in the colour of its size; dots: held-out loss at the end."""
-    import matplotlib
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import ListedColormap, LogNorm
 
     figure, axes = new_figure(width=7.0, height=4.4)
     sizes = [record.spec.size for record, _, _ in curves]
-    scale = ScalarMappable(LogNorm(min(sizes), max(max(sizes), 1.01 * min(sizes))), matplotlib.colormaps["viridis_r"])
+    scale = ScalarMappable(
+        LogNorm(min(sizes), max(max(sizes), 1.01 * min(sizes))), ListedColormap(size_colors(64)[::-1])
+    )
     for (record, compute, losses), color in zip(curves, scale.to_rgba(np.array(sizes)), strict=True):
         axes.plot(compute, losses, color=color, linewidth=0.8, alpha=0.7)
         axes.plot(record.spec.compute, record.validation_loss, "o", color=color, markersize=5, markeredgecolor="white")

@@ -112,7 +112,7 @@ def _nearest_seed(task_filter: TaskFilter) -> "Figure":
     axes.hist([one.seed_similarity for one in judged], bins=bins, color=COLORS[1], label="not new")
     axes.hist([one.seed_similarity for one in task_filter.accepted], bins=bins, color=COLORS[0], label="accepted")
     axes.axvline(NOVELTY, color="#777777", linestyle="--", linewidth=1)
-    axes.set(xlabel="ROUGE-L with the nearest seed task", ylabel="tasks", xlim=(0, 1))
+    axes.set(xlabel="likeness to the nearest seed task (ROUGE-L)", ylabel="tasks", xlim=(0, 1))
     axes.legend(fontsize=8)
     return figure
 

@@ -1,7 +1,6 @@
 """The figures of a study: frontier, over-optimisation, length, rounds."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +10,17 @@ from maquette.artifacts import ConfigError, StageError
 from maquette.feedback.early_warning import WatchedRun
 from maquette.feedback.overoptimisation import OveroptimisationCurve, fit_overoptimisation
 from maquette.feedback.study.measurement import Measurement, PolicyResult
-from maquette.reports.figures import COLORS, new_figure, save_figure
+from maquette.reports.figures import COLORS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ValidationCurve = Sequence[tuple[float, float, float]]
 """(KL divergence, gold reward, learned reward) at each validation of a run, the first before its first step."""
 
 
-def draw_frontier(measurement: Measurement, path: Path) -> Path:
+def draw_frontier(measurement: Measurement) -> "Figure":
     """Gold and learned reward over the KL divergence from the reference, d = sqrt(KL) as Gao et al. 2022 draw it: of
     the reference and every policy after it (what it began at is hundreds of nats away), and the curve of best-of-n."""
     first = [one.name for one in measurement.policies].index(measurement.reference)
@@ -38,12 +38,12 @@ def draw_frontier(measurement: Measurement, path: Path) -> Path:
         panel.set_ylabel(f"{name} reward per completion")
         panel.set_title("What it is worth" if name == "gold" else "What it was optimised for")
         panel.legend(fontsize=8)
-    return save_figure(figure, path)
+    return figure
 
 
 def draw_overoptimisation(
-    curves_by_policy: Mapping[str, ValidationCurve], measurement: Measurement, path: Path
-) -> tuple[Path, dict[str, OveroptimisationCurve]]:
+    curves_by_policy: Mapping[str, ValidationCurve], measurement: Measurement
+) -> tuple["Figure", dict[str, OveroptimisationCurve]]:
     """Gold and learned reward gained as policies move away, one colour a reward model: validations of runs, best-of-n,
     and the curves of Gao et al. 2022 fitted to the gold reward with 90% bands. Returns the curves by name.
 
@@ -66,7 +66,7 @@ def draw_overoptimisation(
         axes.set_xlabel("√KL from the reference (√nats)")
         axes.set_ylabel(f"{whose} reward gained per completion")
         axes.legend(fontsize=8)
-    return save_figure(figure, path), fits
+    return figure, fits
 
 
 def gains(
@@ -83,7 +83,7 @@ def gains(
     return np.sqrt(np.maximum(kl, 0)), gold - gold[0], learned - learned[0]
 
 
-def draw_signals(runs: Sequence[WatchedRun], path: Path) -> Path:
+def draw_signals(runs: Sequence[WatchedRun]) -> "Figure":
     """A panel for each policy: gold reward, and every signal as a share of its highest, over iterations; a dotted line
     where gold has fallen for good. Raises `StageError` where no policy was validated twice."""
     if not (shown := [run for run in runs if len(run.gold) > 1]):
@@ -100,10 +100,10 @@ def draw_signals(runs: Sequence[WatchedRun], path: Path) -> Path:
             axes.axvline(places[run.falls], color="0.3", linestyle=":")
         axes.set(xlabel="validation", title=run.policy, ylim=(-1.1, 1.1))
     np.atleast_1d(panels)[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
-    return save_figure(figure, path)
+    return figure
 
 
-def draw_length(measurement: Measurement, path: Path) -> Path:
+def draw_length(measurement: Measurement) -> "Figure":
     """Words per completion, and win rates against the reference: by the first learned reward, and by gold."""
     figure, (left, right) = new_figure(1, 2, width=5.2, height=3.8)
     policies = measurement.policies
@@ -126,10 +126,10 @@ def draw_length(measurement: Measurement, path: Path) -> Path:
     right.set_xlabel(f"win rate against {measurement.reference} (%)")
     right.set_title("Who wins, and by whom")
     right.legend(fontsize=8)
-    return save_figure(figure, path)
+    return figure
 
 
-def draw_bars(measurement: Measurement, path: Path) -> Path:
+def draw_bars(measurement: Measurement) -> "Figure":
     """Gold reward of every policy, sampled and greedy, with intervals: rounds and methods side by side."""
     figure, axes = new_figure(width=6.8, height=0.5 + 0.42 * len(measurement.policies))
     places = np.arange(len(measurement.policies))
@@ -141,7 +141,7 @@ def draw_bars(measurement: Measurement, path: Path) -> Path:
     axes.invert_yaxis()
     axes.set_xlabel("gold reward per completion, 95% intervals")
     axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
-    return save_figure(figure, path)
+    return figure
 
 
 def _draw_course(

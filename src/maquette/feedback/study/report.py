@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from maquette.artifacts.files import write_text
 from maquette.artifacts.reading import load_sealed, write_sealed
@@ -20,8 +20,11 @@ from maquette.feedback.study.figures import (
     draw_signals,
 )
 from maquette.feedback.study.measurement import Measurement, PolicyResult, read_measurement
-from maquette.reports import render
+from maquette.reports import render, write_page
 from maquette.statistics import IntervalEstimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class StudyReport:
     policies keep of the rest: `elsewhere`, by policy and measure a value with its interval."""
 
     measurement: Measurement
-    pictures: Mapping[str, Path]
+    pictures: "Mapping[str, Figure | Path]"
     curves: Mapping[str, Mapping[str, Any]]
     elsewhere: Mapping[str, Mapping[str, Sequence[float]]] = dataclasses.field(default_factory=dict)
     captions: ClassVar[Mapping[str, str]] = CAPTIONS
@@ -122,18 +125,17 @@ def write_study(
     """
     measurement.save(folder / "results.json")
     curves: dict[str, OveroptimisationCurve] = {}
-    pictures: dict[str, Path] = {}
+    pictures: dict[str, Figure] = {}
     for name in figures:
-        path = folder / "figures" / name
         if name == "overoptimisation":
             by_policy = {policy: validation_curve(rows) for policy, rows in validations.items()}
-            pictures[name], curves = draw_overoptimisation(by_policy, measurement, path)
+            pictures[name], curves = draw_overoptimisation(by_policy, measurement)
         elif name == "signals":
             rows = [{"seed": 0, "policy": policy, **row} for policy, part in validations.items() for row in part]
-            pictures[name] = draw_signals(watched_runs(rows), path)
+            pictures[name] = draw_signals(watched_runs(rows))
         else:
             draw = {"gold": draw_bars, "frontier": draw_frontier, "length": draw_length}[name]
-            pictures[name] = draw(measurement, path)
+            pictures[name] = draw(measurement)
     fits = {name: _fit_facts(curve) for name, curve in curves.items()}
     if fits:
         write_sealed(folder / _FITS, fits)
@@ -142,7 +144,7 @@ def write_study(
         write_sealed(folder / _ELSEWHERE, elsewhere)
     shown = {"study": StudyReport(measurement, pictures, fits, elsewhere), "title": title, "commands": commands}
     write_text(folder / "report.md", render("study.md.j2", shown))
-    write_text(folder / "index.html", render("study.html.j2", shown))
+    write_page(folder, "study.html.j2", shown, pictures)
     return {
         "reference": measurement.reference,
         "prompts": measurement.prompts,

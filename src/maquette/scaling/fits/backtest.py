@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from scipy.stats import t
 
 from maquette.artifacts.progress import progress
-from maquette.reports.figures import COLORS, new_figure
+from maquette.reports.figures import COLORS, new_figure, plain_ticks
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws import forecast
 from maquette.scaling.laws.custom_form import custom_form
@@ -265,7 +265,14 @@ def backtest_figure(result: Backtest) -> "Figure":
         left.plot(reach, [100 * record.median_error for record in rows], "o-", ms=4, label=law, **style)
         right.plot(reach, [100 * record.inside90 for record in rows], "o-", ms=4, **style)
     right.axhline(90, color="gray", ls="--", lw=0.8)
-    left.set(xscale="log", yscale="log", xlabel="reach (times the largest fitted budget)", ylabel="median error (%)")
-    right.set(xscale="log", xlabel="reach", ylabel="90% intervals that held (%)", ylim=(0, 103))
+    left.set(xscale="log", yscale="log", ylabel="median error (%)")
+    right.set(xscale="log", ylabel="90% intervals that held (%)", ylim=(0, 103))
+    reaches = sorted({record.reach for record in records})
+    for axes in (left, right):
+        axes.set_xticks(reaches, [f"{reach:.3g}" for reach in reaches])
+        axes.set_xlabel("reach (times the largest fitted budget)")
+        axes.minorticks_off()
+        axes.set_xlim(reaches[0] / 1.5, reaches[-1] * 1.5)
+    plain_ticks(left.yaxis)
     left.legend(fontsize=8)
     return figure

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.artifacts.errors import ConfigError
-from maquette.reports.figures import COLORS, draw_law, new_figure
+from maquette.reports.figures import COLORS, draw_law, new_figure, plain_ticks
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.difference import LawDifference, compare_families, decision_accuracy
 from maquette.scaling.laws.isoflop import fit_isoflop
@@ -182,6 +182,7 @@ def comparison_figure(comparison: FamilyComparison) -> "Figure":
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
     shown = np.concatenate([family.loss for family in comparison.families.values()])
     axes.set_ylim(0.93 * shown.min(), 1.07 * shown.max())
+    plain_ticks(axes.yaxis)
     axes.set_title(f"By {comparison.column}: offset or slope? ({comparison.level:.0%} intervals)")
-    axes.legend()
+    axes.legend(fontsize=8)
     return figure

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.reports import quantity
-from maquette.reports.figures import COLORS, draw_law, new_figure
+from maquette.reports.figures import COLORS, draw_law, new_figure, size_colors
 from maquette.reports.tables import span
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.power_law import PowerLawFit, fit_power_law
@@ -155,12 +155,11 @@ def single_facts(laws: SingleLaws) -> dict[str, Any]:
 
 def single_figure(laws: SingleLaws) -> "Figure":
     """Loss over N at each number of tokens, and over D at each size; the law at the largest of the other."""
-    import matplotlib
     from matplotlib.ticker import NullFormatter
 
     figure, panels = new_figure(1, 2, width=5.2, height=4.2)
     for axes, law in zip(panels, laws.both, strict=True):
-        colors = matplotlib.colormaps["viridis"](np.linspace(0.85, 0, len(law.points)))
+        colors = size_colors(len(law.points))[::-1]
         for (held, (x, loss)), color in zip(law.points.items(), colors, strict=True):
             last = held == law.held
             axes.plot(x, loss, "o" if last else "o-", color=color, ms=4, lw=1, label=f"{quantity(held)} {law.other}")

@@ -1,11 +1,11 @@
 """A fit in pictures: one function a figure, all on the same runs and in the same colours."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maquette.reports import quantity
-from maquette.reports.figures import COLORS, draw_law, new_figure
+from maquette.reports.figures import COLORS, draw_law, new_figure, plain_ticks, size_colors
 from maquette.scaling.fits.sweep_fit import SweepFit
 from maquette.scaling.laws.runs import Array
 from maquette.scaling.laws.token_kinds import KindPredictor
@@ -34,7 +34,8 @@ CAPTIONS = {
     "where copying sets in, as the copying score announces; the others go on.",
     "envelope": "Approach 1 of Hoffmann et al. 2022: it knows only the best run of each budget.",
     "surface": "The fitted surface with the runs on it; the line is the best allocation of each compute.",
-    "residuals": "What each form leaves unexplained, run by run. A pattern over compute or size: the form is wrong.",
+    "residuals": "What each form leaves unexplained, run by run, from the smallest models (blue) to the "
+    "largest (green). A pattern over compute or size: the form is wrong.",
 }
 
 
@@ -54,10 +55,8 @@ def fit_figures(fit: SweepFit) -> dict[str, "Figure"]:
 
 def isoflop_curves(fit: SweepFit) -> "Figure":
     """Loss over N at each budget, its parabola, and its minimum by parabola and by Akima's spline."""
-    import matplotlib
-
     figure, axes = new_figure(width=7.2, height=4.6)
-    table, colors = fit.table, matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(fit.curves)))
+    table, colors = fit.table, size_colors(len(fit.curves))
     marks = {"parabola": "*", "akima": "D"}
     for curve, color in zip(fit.curves, colors, strict=True):
         params, loss = table.params[curve.rows], table.loss[curve.rows]
@@ -95,7 +94,8 @@ def best_lines(fit: SweepFit) -> "Figure":
             points = [(optimum.budget, getattr(optimum, name)) for optimum in line.optima]
             low, high = law.interval["exponent"]
             axes.plot(*np.array(points).T, "o" if method == "parabola" else "D", color=color, ms=5, mfc="none")
-            label = f"{method}: C^{law.exponent:.3f} ({low:.3f} to {high:.3f})"
+            label = f"{method}: C^{law.exponent:.3f}"
+            label += f" ({low:.3f} to {high:.3f})" if np.isfinite(high - low) else ""
             draw_law(axes, compute, law, color, label, level=fit.level)
         if name == "tokens" and "parabola" in fit.isoflop:
             twenty = 20 * fit.isoflop["parabola"].params_law.law.value(compute)
@@ -144,7 +144,7 @@ def loss_against_compute(fit: SweepFit) -> "Figure":
     axes.set_ylim(0.9 * min(float(table.loss.min()), *farthest), 1.05 * float(np.quantile(table.loss, 0.95)))
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
     axes.set_title("Loss against compute, and what each form expects (90%)")
-    _plain_ticks(axes.yaxis)
+    plain_ticks(axes.yaxis)
     axes.legend(fontsize=8)
     return figure
 
@@ -165,7 +165,7 @@ def token_kinds(fit: SweepFit, laws: KindPredictor) -> "Figure":
     left.axvline(budgets[-1], color="gray", lw=0.8, ls="--")
     left.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
     left.set_title("Loss by kind of token")
-    _plain_ticks(left.yaxis)
+    plain_ticks(left.yaxis)
     left.legend(fontsize=8)
     if table.copying is not None:
         right.plot(table.tokens, table.copying, ".", color="gray", alpha=0.6, label="runs")
@@ -195,7 +195,7 @@ def envelope(fit: SweepFit) -> "Figure":
             xytext=(0, -14), ha="center", fontsize=7,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="loss (nats per token)")
-    _plain_ticks(axes.yaxis)
+    plain_ticks(axes.yaxis)
     low, high = fitted.interval
     axes.set_title(f"Envelope of final losses: N* ~ C^{fitted.exponent:.3f} ({low:.3f} to {high:.3f})")
     axes.legend(fontsize=8)
@@ -237,10 +237,10 @@ def residuals(fit: SweepFit) -> "Figure":
     """What each form leaves unexplained, run by run, over compute and coloured by size."""
     forms, noises = list(fit.forms), fit.noise
     figure, panels = new_figure(1, len(forms), width=3.4, height=3.4)
-    table = fit.table
+    table, by_size = fit.table, np.argsort(fit.table.params)
     for axes, form in zip(np.atleast_1d(panels), forms, strict=True):
         left = 100 * fit.residuals(form)
-        drawn = axes.scatter(table.compute, left, c=np.log10(table.params), cmap="viridis", s=18)
+        axes.scatter(table.compute[by_size], left[by_size], c=size_colors(len(by_size)), s=18)
         axes.axhline(0, color="black", lw=0.8)
         noise = 100 * noises[form]
         axes.axhspan(-noise, noise, color="gray", alpha=0.12, lw=0)
@@ -248,7 +248,6 @@ def residuals(fit: SweepFit) -> "Figure":
         # The minima's law speaks of runs near the best size only; far ones must not hide the rest.
         limit = max(1.2 * float(np.quantile(np.abs(left), 0.9)), 2 * noise)
         axes.set_ylim(-limit, limit)
-    figure.colorbar(drawn, ax=np.atleast_1d(panels)[-1], label="log10 N")
     return figure
 
 
@@ -264,12 +263,3 @@ def _params_band(samples: Array, compute: Array) -> tuple[Array, Array]:
 
 def _params_label(fit: SweepFit) -> str:
     return "parameters N (core only)" if fit.table.convention == "kaplan" else "parameters N (core and head)"
-
-
-def _plain_ticks(axis: Any) -> None:
-    """Losses span less than a decade: numbers rather than powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)))
-    axis.set_major_formatter(ScalarFormatter())
-    axis.set_minor_formatter(NullFormatter())

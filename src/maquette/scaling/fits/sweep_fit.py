@@ -107,6 +107,21 @@ class SweepFit:
         return tuple(dict.fromkeys((self.form, self.predictor.form, *kinds, *self.comparison.fits)))
 
     @property
+    def own_warnings(self) -> list[str]:
+        """What concerns the law that predicts, or the runs."""
+        return [words for words in self.warnings if words not in self.other_warnings]
+
+    @property
+    def other_warnings(self) -> list[str]:
+        """What concerns only the laws beside it, whose names such warnings begin with."""
+        others = {"minima", "envelope", "isoflop", *self.comparison.fits} - {self.form}
+        return [
+            words
+            for words in self.warnings
+            if words.split(" ")[0].rstrip(":") in others or " could not be fitted: " in words
+        ]
+
+    @property
     def noise(self) -> Mapping[str, float]:
         """Of each law the deviation of ln L of the runs that it was fitted to."""
         return {form: float(np.std(self.residuals(form))) for form in self.forms}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maquette.recipe.rules import HyperparameterRules
-from maquette.reports.figures import COLORS, draw_law, new_figure
+from maquette.reports.figures import COLORS, draw_law, new_figure, size_colors
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import Array, LawError
 from maquette.scaling.laws.setting_law import SettingLaw, fit_setting_law
@@ -167,12 +167,11 @@ def tuned_facts(tuned: TunedRecipe) -> dict[str, Any]:
 
 def tuned_figure(tuned: TunedRecipe) -> "Figure":
     """Left the curves with their minima, right the line through these, with its interval."""
-    import matplotlib
     from matplotlib.ticker import NullFormatter
 
     figure, (left, right) = new_figure(1, 2, width=5.2, height=4.0)
     scales = np.unique(tuned.scale)
-    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(scales)))
+    colors = size_colors(len(scales))
     label = tuned.name.replace("_", " ") + (" (tokens)" if tuned.name == "batch" else "")
     for at, color in zip(scales, colors, strict=True):
         rows = np.flatnonzero(tuned.scale == at)

@@ -153,7 +153,7 @@ def compare_forms(
     if chosen == TOO_FEW:
         warnings.append(f"{len(steps)} budgets are too few to choose a form by; five half decades apart are enough.")
     if not table:
-        warnings.append("No budget was left to predict: the intervals count no past error of the form.")
+        warnings.append("No budget was left to predict, so intervals count no past error of the form. Add a budget.")
     minima = fits["minima"].isoflop if "minima" in fits else None
     comparison = FormComparison(
         chosen=chosen,

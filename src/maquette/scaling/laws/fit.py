@@ -155,9 +155,9 @@ def fit_surface(
         *_scatter_warnings(log_residuals, sizes, token_counts),
     ]
     if not minima.converged[best]:
-        warnings.append("The search had not settled when it was stopped: do not use these parameters.")
+        warnings.append("The search did not settle: do not use these parameters. Add runs.")
     if converged < 0.99:
-        warnings.append(f"{1 - converged:.0%} of the resamples had not settled: the intervals are rough: add runs.")
+        warnings.append(f"{1 - converged:.0%} of the resampled fits did not settle, so intervals are rough. Add runs.")
     return SurfaceFit(
         surface=surface,
         interval=interval,
@@ -273,11 +273,11 @@ def _warnings(model: SurfaceModel, theta: Array, surface: LossSurface, product: 
     if product.max() / product.min() < 1.05:
         messages.append("All runs have one compute: how the loss falls with compute is not in these runs.")
     if surface.E == 0 and "E" in model.names:
-        messages.append("E came out as 0: these runs do not reach far enough to show a floor.")
+        messages.append("E came out as 0: these runs show no floor of the loss. Add a larger budget.")
     for index, name in enumerate(model.names):
         if name != "E" and not model.lower[index] * 0.999 < theta[index] < model.upper[index] * 0.999:
             meaning = {"a": "A", "b": "B", "p": "alpha", "q": "beta", "gamma": "gamma"}[name]
-            messages.append(f"{meaning} ran to the edge of what is searched: these runs do not determine it.")
+            messages.append(f"{meaning} is not determined by these runs. Add sizes or budgets farther apart.")
     return messages
 
 

@@ -97,13 +97,13 @@ def fit_isoflop(
     for rows in curves:
         budget = float(compute[rows[0]])
         if len(np.unique(sizes[rows])) < 3:
-            warnings.append(f"Budget {budget:.3g} has fewer than three sizes and is left out.")
+            warnings.append(f"Budget {budget:.3g} has fewer than three sizes and is left out: add sizes there.")
             continue
         minimum = curve_minimum(np.log(sizes[rows]), np.log(losses[rows]), method)
         if minimum.edge:
             warnings.append(
                 f"Budget {budget:.3g} is left out: "
-                f"its loss still falls at its {minimum.edge} size, {np.exp(minimum.x):.3g}."
+                f"its loss still falls at its {minimum.edge} size, {np.exp(minimum.x):.3g}. Add sizes beyond it."
             )
             continue
         used.append(rows)
@@ -120,7 +120,7 @@ def fit_isoflop(
         for values in ([o.params for o in optima], [o.tokens for o in optima], [o.loss for o in optima])
     ]
     if len(optima) == 2:
-        warnings.append("Two budgets: the exponent has no interval.")
+        warnings.append("Two budgets: the exponent has no interval. Add a third.")
     bias = _bias(sizes, token_counts, losses, used, [o.budget for o in optima], method)
     warnings += _grid_warnings(optima, minima, [sizes[rows] for rows in used], method, bias)
     return IsoflopFit(
@@ -206,7 +206,9 @@ def _grid_warnings(
             "beyond that end."
         )
     if bias is None:
-        warnings.append("The method's own bias is unknown: the surface fitted to these runs has no minima on the grid.")
+        warnings.append(
+            "The method's own error is unknown: the fitted surface has no minimum among these sizes. Add sizes."
+        )
         return warnings
     if abs(bias.exponent) > 0.01:
         warnings.append(

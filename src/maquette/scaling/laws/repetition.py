@@ -198,7 +198,7 @@ def fit_repetition(
     decay = float(np.exp(theta[0, 0]))
     warnings = []
     if not model.lower[0] < theta[0, 0] < model.upper[0]:
-        warnings.append("The decay ran to the edge of what is searched: these runs do not determine it.")
+        warnings.append("The decay is not determined by these runs. Add runs of more epochs.")
     most = float((token_counts / unique).max())
     if most - 1 < decay / 3:
         warnings.append(f"At most {most:.1f} epochs were run: too few to see repetition wear out.")

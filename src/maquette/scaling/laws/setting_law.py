@@ -63,7 +63,7 @@ def fit_setting_law(
     for at in np.unique(scales):
         rows = scales == at
         if len(np.unique(settings[rows])) < 3:
-            warnings.append(f"Size {at:.3g} has fewer than three values of the {name} and is left out.")
+            warnings.append(f"Size {at:.3g} has fewer than three values of the {name} and is left out: add values.")
             continue
         # Far from the best the loss is no parabola (too high a rate diverges): the best and what is around it count.
         near = _around_best(settings[rows], losses[rows])
@@ -71,7 +71,7 @@ def fit_setting_law(
         if minimum.edge:
             warnings.append(
                 f"Size {at:.3g} is left out: "
-                f"its loss still falls at the {minimum.edge} {name}, {np.exp(minimum.x):.3g}."
+                f"its loss still falls at the {minimum.edge} {name}, {np.exp(minimum.x):.3g}. Add values beyond it."
             )
             continue
         cost = float(np.expm1(0.5 * minimum.curvature * np.log(2) ** 2))
