@@ -15,8 +15,11 @@ PREFERENCES = "preferences.jsonl"
 """The labels in the artifact of an annotation."""
 
 CAPTIONS = {
-    "gold": "Gold reward per completion, sampled and greedy, with 95% intervals.",
-    "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved.",
+    "gold": "Gold reward per completion, sampled and greedy, with 95% intervals. Where the two lie far apart, a "
+    "policy knows more than it says.",
+    "frontier": "What each policy is worth, and what it was optimised for, over how far it has moved, with 95% "
+    "intervals. A method whose line lies higher gains more for the same KL divergence; gold that falls while the "
+    "learned reward rises is over-optimisation.",
     "overoptimisation": "Gold and learned reward gained over how far a policy has moved, one colour a reward model; "
     "lines through gold are the curves of Gao et al. 2022 with 90% bands.",
     "signals": "What training shows while gold falls: the gold reward, and each signal over validations, as a share of "
