@@ -169,10 +169,14 @@ def _mixed(forecasts: Sequence[Forecast], shares: Sequence[float]) -> Forecast:
 
 
 def _with_onset(forecast: Forecast, onset: Onset) -> Forecast:
-    """The forecast with its interval reaching lower by the onset's deviation of ln L."""
+    """The forecast with its interval reaching lower by the onset's deviation of ln L; an end at 0 stays there."""
     further = onset.below(np.log10(forecast.reach))
     intervals = {}
     for level, (low, high) in forecast.intervals.items():
-        deviation = np.hypot(np.log(forecast.loss / low), t.ppf((1 + level) / 2, FREEDOM) * further)
+        deviation = np.hypot(_log(forecast.loss) - _log(low), t.ppf((1 + level) / 2, FREEDOM) * further)
         intervals[level] = (forecast.loss * np.exp(-deviation), high)
     return Forecast(forecast.loss, intervals, forecast.reach, forecast.slope, forecast.warnings)
+
+
+def _log(values: Any) -> Array:
+    return np.log(values, out=np.full(np.shape(values), -np.inf), where=np.asarray(values) > 0)
