@@ -1,6 +1,7 @@
 """The loss by kind of token, on this project's own runs to 1e14 FLOPs: before copying sets in, and after."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,26 @@ def test_scores_between_the_budgets_are_read_off_and_carried_on_beyond(before) -
     (_, lower), (seen, now) = before.scores[-2:]
     assert before.score(seen) == pytest.approx(now) and now > lower
     assert before.score(seen * 1.5) > now > before.score(seen / 1.5)
+
+
+def test_the_total_reaches_down_to_the_mixture_before_an_onset_that_nothing_announces() -> None:
+    sweep, losses, total = synthetic(10 ** (11 + 0.5 * np.arange(3)), 5, 0.002)
+    unannounced, copies = (
+        fit_kinds(
+            sweep.params, sweep.tokens, losses, total, shares=SHARES, budgets=sweep.budgets,
+            copying=np.full(len(total), score),
+        )
+        for score in (0.001, 0.3)
+    )  # fmt: skip
+    at = np.array([1e5, 3e5, 1e6]), np.array([1e7, 3e7, 1e8])
+    mixture, _ = unannounced.predict(*at)
+    loss = np.asarray(mixture.loss)
+    plain = replace(mixture, intervals={0.9: (loss * 0.999, loss * 1.2)})
+    low, high = unannounced.reach_down(plain, *at).intervals[0.9]
+    assert plain.reach[0] < 10 < plain.reach[1] < 100 < plain.reach[2]
+    assert low[0] == loss[0] * 0.999  # within the first decade nothing is ahead
+    assert mixture.intervals[0.9][0][1] < low[1] < loss[1] * 0.999
+    assert low[2] == pytest.approx(mixture.intervals[0.9][0][2]) and np.all(high == loss * 1.2)
+    wide = replace(mixture, intervals={0.9: (loss * 0.5, loss * 1.2)})
+    assert np.all(unannounced.reach_down(wide, *at).intervals[0.9][0] == loss * 0.5)
+    assert copies.reach_down(plain, *at) is plain
