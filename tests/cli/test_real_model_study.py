@@ -24,6 +24,8 @@ from maquette.training import read_record
 from support.small_runs import write_documents
 from support.warm_processes import start_program
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SHORT = {"threads": 1, "compile": "off"}
 FEW = {
     "prompts": 6, "max_completion_length": 6,
@@ -80,8 +82,6 @@ from maquette.cli import alignment
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.registry import STAGES
 from maquette.feedback.tasks import records
-
-pytestmark = pytest.mark.usefixtures("no_pictures")
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core: one stage after the other, in this process
 verify, calls = records.verify, []
 def slain(completions):
