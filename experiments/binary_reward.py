@@ -8,9 +8,7 @@ prompt (`reward.baseline`). Both have the same number of completions, penalties 
 table of all seeds that are finished goes to `<outputs>/binary_reward.csv`. Run it again to resume.
 """
 
-import sys
-
-from seeds import outputs_of, policies, run_seeds, show_differences, write_table
+import seeds
 
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.planning.study import Study
@@ -51,7 +49,4 @@ def binary(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    outputs = outputs_of(run_seeds(binary, SETTINGS, sys.argv[1:]))
-    table = policies(outputs, TITLE)
-    write_table(table, outputs, "binary_reward")
-    show_differences(table, TITLE)
+    seeds.study(binary, SETTINGS, TITLE, "binary_reward")

@@ -25,7 +25,7 @@ from maquette.model.loading import load_checkpoint
 from maquette.model.sampling import Sampling
 from maquette.reports import terminal_table
 from maquette.reports.figures import COLORS, new_figure, save_figure
-from maquette.scaling.fits.setting_effect import mean_interval
+from maquette.statistics import mean_over_seeds
 from maquette.tracking.config import TrackingConfig
 from maquette.training.record import RunRecord
 
@@ -146,9 +146,9 @@ def summary(table: pd.DataFrame) -> list[dict[str, Any]]:
     """By group of digits the mean accuracy with Student's interval over seeds."""
     rows = []
     for group, part in table.groupby("digits"):
-        interval = mean_interval(part.accuracy.to_numpy(), _LEVEL)
-        ends = {"low": max(0.0, interval.low), "high": min(1.0, interval.high)}
-        means = {"accuracy": part.accuracy.mean(), "off": part.off.mean(), "tokens": int(part.tokens.mean())}
+        mean = mean_over_seeds(part.accuracy, _LEVEL)
+        ends = {"low": max(0.0, mean.low), "high": min(1.0, mean.high)}
+        means = {"accuracy": mean.value, "off": part.off.mean(), "tokens": int(part.tokens.mean())}
         rows.append({"digits": group, "seeds": len(part)} | means | ends)
     return rows
 

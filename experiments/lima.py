@@ -10,11 +10,10 @@ Run it again to resume; the table of all seeds that are finished goes to `<outpu
 """
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
-from seeds import outputs_of, policies, run_seeds, show_differences, write_table
+import seeds
 
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.planning.study import Study
@@ -58,14 +57,16 @@ def forgotten(folder: Path) -> dict[str, float]:
     return {policy: one["bits per byte"][0] for policy, one in elsewhere.items() if "bits per byte" in one}
 
 
-if __name__ == "__main__":
-    outputs = outputs_of(run_seeds(lima, SETTINGS, sys.argv[1:]))
-    runs = find_runs(outputs)
+def with_forgotten(studies: seeds.Studies, table: pd.DataFrame) -> pd.DataFrame:
+    """The table of policies, with the bits per byte of held-out text."""
+    runs = find_runs(seeds.outputs_of(studies))
     finished = runs[(runs["tags.kind"] == "alignment") & (runs["name"] == TITLE)].drop_duplicates("seed")
     bits = {
         int(seed): forgotten(Path(folder)) for seed, folder in zip(finished["seed"], finished["folder"], strict=True)
     }
-    table = policies(outputs, TITLE)
     lost: list[float | None] = [bits[row.seed].get(row.policy) for row in table.itertuples()]
-    write_table(pd.concat([table, pd.Series(lost, name="bits_per_byte")], axis=1), outputs, "lima")
-    show_differences(table, TITLE)
+    return pd.concat([table, pd.Series(lost, name="bits_per_byte")], axis=1)
+
+
+if __name__ == "__main__":
+    seeds.study(lima, SETTINGS, TITLE, "lima", columns=with_forgotten)

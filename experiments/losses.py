@@ -7,10 +7,9 @@ labels, a reward model, orders and samples of their own. Run it again to resume.
 finished goes to `<outputs>/losses.csv`.
 """
 
-import sys
 from typing import Any
 
-from seeds import outputs_of, policies, run_seeds, show_differences, write_table
+import seeds
 
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.planning.study import Study
@@ -64,7 +63,4 @@ def losses(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    outputs = outputs_of(run_seeds(losses, SETTINGS, sys.argv[1:]))
-    table = policies(outputs, TITLE)
-    write_table(table, outputs, "losses")
-    show_differences(table, TITLE)
+    seeds.study(losses, SETTINGS, TITLE, "losses")

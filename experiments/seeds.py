@@ -6,6 +6,7 @@ policies are from a reference with seeds as the units: prompts of one seed share
 Every seed has a page of its own. Run the command again to resume: what is finished is not made again.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,29 @@ from maquette.tracking.environment import git_commit, processor_name
 
 Studies = dict[int, tuple[AlignmentStage, Study]]
 """By seed: the settings, and what was made."""
+
+
+def study(
+    recipe: Callable[[Study], None],
+    settings: Sequence[str],
+    title: str,
+    name: str,
+    references: Sequence[str] = ("sft",),
+    columns: Callable[[Studies, pd.DataFrame], pd.DataFrame] | None = None,
+) -> pd.DataFrame:
+    """All that a script does: runs the recipe for each seed, writes the table of all seeds that are finished to
+    `<outputs>/<name>.csv`, and prints how far each policy is from each reference.
+
+    `columns` makes what is written out of the studies of this call and the table of policies; it is returned.
+    """
+    studies = run_seeds(recipe, settings, sys.argv[1:])
+    outputs = outputs_of(studies)
+    table = policies(outputs, title)
+    written = table if columns is None else columns(studies, table)
+    write_table(written, outputs, name)
+    for reference in references:
+        show_differences(table, title, reference)
+    return written
 
 
 def run_seeds(

@@ -9,13 +9,12 @@ annotators are, a policy is the mirror (Santurkar et al. 2023, "Whose Opinions D
 The table goes to `<outputs>/tastes.csv`. Run it again to resume.
 """
 
-import sys
 from typing import Any
 
 import pandas as pd
+import seeds
 from binary_reward import demo_models
 from rich.console import Console
-from seeds import Studies, outputs_of, policies, run_seeds, show_differences, write_table
 
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AlignmentStage
@@ -46,7 +45,7 @@ def tastes(study: Study) -> None:
         study.train(f"dpo {name}", learning, config.dpo, {"objective.beta": config.betas[0]}, policy=True)
 
 
-def judged(studies: Studies) -> pd.DataFrame:
+def judged(studies: seeds.Studies, table: pd.DataFrame) -> pd.DataFrame:
     """A row for each seed, policy and group of judges: the win rate against the fine-tuned model, and its words."""
     rows = []
     for seed, (config, study) in studies.items():
@@ -63,7 +62,7 @@ def judged(studies: Studies) -> pd.DataFrame:
                  "wins_low": one["low"], "wins_high": one["high"]}
                 for one in result["models"]
             ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).merge(table[["seed", "policy", "gold", "kl", "words"]])
 
 
 def show(table: pd.DataFrame) -> None:
@@ -78,9 +77,4 @@ def show(table: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    studies = run_seeds(tastes, SETTINGS, sys.argv[1:])
-    outputs = outputs_of(studies)
-    by_gold, by_people = policies(outputs, TITLE), judged(studies)
-    write_table(by_people.merge(by_gold[["seed", "policy", "gold", "kl", "words"]]), outputs, "tastes")
-    show_differences(by_gold, TITLE)
-    show(by_people)
+    show(seeds.study(tastes, SETTINGS, TITLE, "tastes", columns=judged))

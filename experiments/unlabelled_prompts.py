@@ -9,11 +9,10 @@ so that only the prompts differ. Beside them best-of-n and PPO with the same rew
 each completion. The table of all seeds that are finished goes to `<outputs>/unlabelled_prompts.csv`.
 """
 
-import sys
 from typing import Any
 
+import seeds
 from binary_reward import demo_models
-from seeds import outputs_of, policies, run_seeds, show_differences, write_table
 
 from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.planning.study import Study
@@ -52,8 +51,4 @@ def unlabelled(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    outputs = outputs_of(run_seeds(unlabelled, SETTINGS, sys.argv[1:]))
-    table = policies(outputs, TITLE)
-    write_table(table, outputs, "unlabelled_prompts")
-    show_differences(table, TITLE)
-    show_differences(table, TITLE, "labels alone")
+    seeds.study(unlabelled, SETTINGS, TITLE, "unlabelled_prompts", ("sft", "labels alone"))

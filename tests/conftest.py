@@ -3,7 +3,9 @@
 Helpers that several files of tests use are in tests/support.
 """
 
+import contextlib
 import gc
+import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator
@@ -47,12 +49,8 @@ LONG = 20.0
 """Seconds from which a test is to be marked `slow`."""
 
 
-@pytest.fixture(scope="module")
-def no_pictures() -> Iterator[None]:
-    """Figures are built, but an empty file is written for each: drawing takes half of the time of a small run.
-
-    For files of tests that train many models and look at no figure: pytest.mark.usefixtures("no_pictures").
-    """
+@contextlib.contextmanager
+def _without_pictures() -> Iterator[None]:
     from matplotlib.figure import Figure
 
     draw = Figure.savefig
@@ -66,6 +64,34 @@ def no_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Figure, "savefig", savefig)
         yield
+
+
+@pytest.fixture(scope="module")
+def no_pictures() -> Iterator[None]:
+    """Figures are built, but an empty file is written for each: drawing takes half of the time of a small run.
+
+    For files of tests that train many models and look at no figure: pytest.mark.usefixtures("no_pictures").
+    """
+    with _without_pictures():
+        yield
+
+
+@pytest.fixture
+def no_pictures_here() -> Iterator[None]:
+    """The same for one test, in a file where others look at figures."""
+    with _without_pictures():
+        yield
+
+
+@pytest.fixture
+def warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of `launch` have everything imported when they begin: see support/warm_processes.py."""
+    from support.warm_processes import warm_context
+
+    context_of = multiprocessing.get_context
+    monkeypatch.setattr(
+        multiprocessing, "get_context", lambda kind=None: warm_context() if kind == "spawn" else context_of(kind)
+    )
 
 
 def pytest_collection_finish() -> None:

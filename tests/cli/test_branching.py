@@ -23,6 +23,8 @@ from maquette.training import read_history, read_record, train_job
 from maquette.training.checkpoint_io import CheckpointFolder
 from support.small_runs import settings, write_documents
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 Configure = Callable[..., TrainStage]
 
 

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,9 @@ from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.training import read_record
 from support.small_runs import write_documents
+from support.warm_processes import start_program
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SHORT = {"threads": 1, "compile": "off"}
 FEW = {
@@ -76,8 +77,7 @@ def tiny(tmp_path: Path) -> list[str]:
     )  # fmt: skip
 
 
-KILLED = """
-import os, signal, sys
+KILLED = """import os, signal, sys
 from maquette.cli import alignment
 from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.registry import STAGES
@@ -94,9 +94,10 @@ alignment.run(compose(STAGES["alignment"], sys.argv[1:]))
 """
 
 
+@pytest.mark.slow(reason="a whole study of a base, SFT, DPO and PPO, killed and gone on with")
 def test_killed_half_way_it_resumes_and_then_is_done(tiny: list[str], tmp_path: Path) -> None:
-    process = subprocess.run([sys.executable, "-c", KILLED, *tiny], capture_output=True, text=True, check=False)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    (tmp_path / "killed.py").write_text(KILLED)
+    assert start_program(tmp_path / "killed.py", *tiny).wait() == -signal.SIGKILL
     runs = tmp_path / "outputs" / "runs"
     before = {path.parent.name: path.stat().st_mtime_ns for path in runs.glob("*/run.json")}
     status = {name.split("-")[0]: read_record(runs / name).status for name in before}  # type: ignore[union-attr]

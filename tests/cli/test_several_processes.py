@@ -8,6 +8,8 @@ import nbclient
 import nbformat
 import pytest
 
+from maquette.cli.command_line import functions
+from maquette.cli.command_line.registry import STAGES
 from maquette.model.loading import find_checkpoint
 from maquette.training import read_record
 from support.small_runs import write_documents
@@ -34,14 +36,21 @@ def finished(overrides: list[str]) -> set[str]:
     return {record.name.partition("-")[0] for record in records if record is not None and record.status == "finished"}
 
 
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="two pairs of processes that train")
+def test_in_a_sweep_one_after_the_other(overrides: list[str]) -> None:
+    line = [*overrides, "size=10k,12k", "hydra/launcher=basic", "logger=none"]
+    assert functions.sweep(STAGES["train"], line).exit_code == 0
+    assert {"10k", "12k"} <= finished(overrides)
+
+
 @pytest.mark.slow(reason="every process imports PyTorch and Lightning")
-@pytest.mark.parametrize(("launcher", "sizes"), [("basic", ("10k", "12k")), ("joblib", ("11k", "13k"))])
-def test_in_a_sweep(overrides: list[str], launcher: str, sizes: tuple[str, str]) -> None:
-    line = [*overrides, f"size={','.join(sizes)}", f"hydra/launcher={launcher}", "logger=none"]
+def test_in_a_sweep_side_by_side(overrides: list[str]) -> None:
+    line = [*overrides, "size=11k,13k", "hydra/launcher=joblib", "logger=none"]
     program = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *line]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert set(sizes) <= finished(overrides)
+    assert {"11k", "13k"} <= finished(overrides)
 
 
 @pytest.mark.slow(reason="a kernel, and two processes that import PyTorch and Lightning")

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from maquette.artifacts import StageError, manifest
 from maquette.corpus.document import Document, write_documents
 from maquette.data import TokenShards, encode_corpus
-from maquette.data.config import ShardsConfig
+from maquette.data.config import DataConfig, MixtureConfig, ShardsConfig
 from maquette.data.encoding import encode_documents
 from maquette.data.overlap import MINIMUM_PIECE, cut_seen
+from maquette.data.pretraining_data import PretrainingData
 from maquette.data.shards import EncodedDocument
 from maquette.text import Tokenizer, train_tokenizer
 from maquette.text.config import TokenizerConfig
@@ -189,6 +190,24 @@ def test_the_entropy_of_the_training_texts_token_frequencies_is_recorded(encode:
     share = np.array([3, 5, 2]) / 10  # a, b, and a document token in front of each text
     expected = pytest.approx(-(share * np.log(share)).sum())
     assert shards.manifest.facts["unigram_entropy"] == expected
+
+
+def test_a_mixture_has_an_entropy_of_its_own(encode: Callable[..., TokenShards], tokenizer: Tokenizer) -> None:
+    shards = encode({"train": {"a": ["aaab" * 8], "b": ["bbbb" * 8]}, "validation": {"a": ["zzzz"]}})
+
+    def entropy(**weights: float) -> float | None:
+        data = PretrainingData(
+            shards.folder, tokenizer, data=DataConfig(sequence_length=8), mixture=MixtureConfig(weights=weights),
+            batch_sequences=2, micro_batch_size=2, steps=2, seed=0,
+        )  # fmt: skip
+        data.setup()
+        return data.unigram_entropy()
+
+    share = np.array([24, 1, 8]) / 33  # of domain a: a, a document token, b
+    assert entropy(a=1.0) == pytest.approx(-(share * np.log(share)).sum())
+    share = (3 * np.array([24, 1, 8]) + np.array([0, 1, 32])) / 33 / 4
+    assert entropy(a=0.75, b=0.25) == pytest.approx(-(share * np.log(share)).sum())
+    assert entropy() == shards.manifest.facts["unigram_entropy"]
 
 
 def test_a_corpus_without_training_text_is_refused(encode: Callable[..., TokenShards]) -> None:

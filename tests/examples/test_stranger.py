@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +31,7 @@ from maquette.tracking import find_runs
 from maquette.training import RunRecord, read_history, read_record
 from support.small_runs import write_documents
 from support.sweeps import TRUTHS, half_decades, isoflop_sweep
+from support.warm_processes import start_maquette
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -132,7 +132,8 @@ def test_data_of_theirs_train_without_a_corpus() -> None:
     assert hf.load(Path(record.folder) / "model").config.vocab_size == 17
 
 
-@pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="two more processes that train")
 def test_two_processes_share_data_of_theirs_as_one_has_them() -> None:
     words = ("data=theirs", "tokens=20k", "optimizer.lr=3e-3", "callbacks.checkpoint.every_n_train_steps=10")
     one = trained(*words, "data.batch_size=16", "outputs=one")
@@ -249,9 +250,9 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(given: tuple[str, ...]) -
     words = [*SMALL, *QUIET, *given, "callbacks.checkpoint.every_n_train_steps=7"]
     whole = train.run(composed(*words, "outputs=whole"))
     Path("stranger/kill.py").write_text(KILLER)
-    line = [sys.executable, "-m", "maquette", "train", "--config-dir", "conf", *words, "outputs=killed"]
-    done = subprocess.run([*line, "+callbacks.kill._target_=stranger.kill.Killer"], check=False)
-    assert done.returncode == -signal.SIGKILL and list(Path("killed").rglob("checkpoints/*.json"))
+    line = ["train", "--config-dir", "conf", *words, "outputs=killed"]
+    process = start_maquette(*line, "+callbacks.kill._target_=stranger.kill.Killer")
+    assert process.wait() == -signal.SIGKILL and list(Path("killed").rglob("checkpoints/*.json"))
     resumed = train.run(composed(*words, "outputs=killed"))
     one, other = weights(whole), weights(resumed)
     assert all(torch.equal(one[name], other[name]) for name in one)

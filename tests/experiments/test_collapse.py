@@ -9,6 +9,8 @@ import pytest
 
 from maquette.tracking.config import TrackingConfig
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 REAL, FIRST, SECOND = ["r1", "r2"], ["a1", "a2"], ["b1", "b2"]
 
 

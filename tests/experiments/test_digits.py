@@ -11,6 +11,8 @@ from maquette.text import train_tokenizer
 from maquette.text.config import TokenizerConfig
 from maquette.tracking.config import TrackingConfig
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def test_held_out_sums_are_of_other_pairs() -> None:
     train, held_out = digits.split_sums(20, random.Random(0))

@@ -9,6 +9,8 @@ import pytest
 
 from maquette.tracking.config import TrackingConfig
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.mark.slow(reason="trains a base model and one for each share of unseen facts")
 def test_unseen_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from maquette.scaling.laws.surface import LossSurface
 from maquette.training import pretraining
 from support.small_runs import settings, write_documents
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 # twenty tokens a parameter
 TRUTH = LossSurface(E=1.0, A=100, B=331, alpha=0.4, beta=0.4)
 

@@ -1,5 +1,7 @@
 """Studies over seeds: differences with seeds as units, and what the recipes hold equal."""
 
+from pathlib import Path
+
 import binary_reward
 import numpy as np
 import pandas as pd
@@ -32,6 +34,30 @@ def test_differences_are_paired_by_seed() -> None:
     (row,) = seeds.differences(pd.DataFrame([*rows, {"seed": 3, "policy": "sft", "gold": 9.0, "kl": 0.0}]))
     assert row["policy"] == "dpo" and row["seeds"] == 3 and row["kl"] == 1.5
     assert row["value"] == row["low"] == row["high"] == pytest.approx(0.5)
+
+
+def test_a_study_writes_its_table_and_compares_with_each_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"seed": seed, "policy": policy, "gold": gold + 0.1 * seed, "kl": 1.0}
+            for seed in range(2) for policy, gold in (("sft", 0.0), ("dpo", 0.5), ("ppo", 0.75))]  # fmt: skip
+    arguments: list[object] = []
+
+    def run_seeds(*given: object) -> seeds.Studies:
+        arguments.extend(given)
+        return {0: (AlignmentStage(outputs=str(tmp_path)), None)}  # type: ignore[dict-item]
+
+    monkeypatch.setattr(seeds, "run_seeds", run_seeds)
+    monkeypatch.setattr(seeds, "policies", lambda outputs, title: pd.DataFrame(rows))
+    monkeypatch.setattr("sys.argv", ["script.py", "seed=1"])
+    table = seeds.study(
+        binary_reward.binary, ["betas=[]"], "Title", "name", ("sft", "dpo"), lambda _, table: table.assign(more=1)
+    )
+    assert arguments == [binary_reward.binary, ["betas=[]"], ["seed=1"]]
+    written = pd.read_csv(tmp_path / "name.csv")
+    assert table.more.tolist() == written.more.tolist() == [1] * 6 and written.gold[1] == 0.5 and "commit" in written
+    printed = capsys.readouterr().out
+    assert "less sft's" in printed and "+0.750" in printed and "less dpo's" in printed and "+0.250" in printed
 
 
 def made(script: object, recipe: str) -> Study:

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from maquette.feedback.instruct.tasks import WrittenTask, read_seeds, read_tasks
 from maquette.feedback.instruct.writing import read_journal, write_instructions
 from maquette.text.chat import Message
 from support.chat_server import ChatServer
+from support.warm_processes import start_maquette
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -253,11 +252,8 @@ def test_misuse_is_told(tmp_path: Path, server: ChatServer) -> None:
 @pytest.mark.slow(reason="starts a process that imports everything, to be killed")
 def test_a_kill_at_any_moment_repeats_nothing(tmp_path: Path, server: ChatServer) -> None:
     """The process is killed by its own server, in the middle of a batch."""
-    command = [
-        sys.executable, "-m", "maquette", "instruct", f"outputs={tmp_path}", "tracking=none",
-        f"author.url={server.url}", "count=5", "author.workers=1",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    words = ["tracking=none", f"author.url={server.url}", "count=5", "author.workers=1"]
+    process = start_maquette("instruct", f"outputs={tmp_path}", *words)
 
     def kills(messages: Sequence[Message]) -> str:
         if len(server.requests) == 3:

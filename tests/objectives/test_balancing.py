@@ -86,7 +86,8 @@ def test_what_is_computed_again_is_not_counted_again(kind: str) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
 
 
-@pytest.mark.slow(reason="two processes that import PyTorch and Lightning")
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="two processes that train")
 def test_two_processes_balance_as_one(tmp_path: Path) -> None:
     """The loads are those of the global batch: with DDP losses and gradient norms are those of one process."""
     alone, shared = train_experts(str(tmp_path)), launch(train_experts, str(tmp_path), 2)

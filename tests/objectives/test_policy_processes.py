@@ -11,7 +11,8 @@ from support.policies import tiny_ppo
 from support.policy_work import VARIANTS, train_policies
 
 
-@pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="two more processes")
 def test_two_processes_learn_what_one_does() -> None:
     """Three iterations of every form: normalisers, whitening, groups, controllers and stopping are over all rows."""
     alone, together = train_policies(1e-2), launch(train_policies, 1e-2, 2)

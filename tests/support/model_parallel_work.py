@@ -141,8 +141,8 @@ def _gradient_errors(
 
 
 def settings_of_runs(outputs: Path, base: str, source: Path, folder: Path) -> dict[str, Any]:
-    """Runs that two processes share: a sparse model's pretraining, and what comes after pretraining, of a model whose
-    matrices are cut up and of adapters."""
+    """Runs that two processes share, one for each way: a sparse model's pretraining, and what comes after pretraining,
+    of a model whose matrices are cut up and of an adapter."""
     from support.small_examples import example_settings
     from support.small_runs import settings
 
@@ -153,12 +153,8 @@ def settings_of_runs(outputs: Path, base: str, source: Path, folder: Path) -> di
             outputs, source, seed=78, trainer__log_every_n_steps=2, expert_parallel_size=2,
             **{f"model__{key}": value for key, value in sparse.items()},
         ),
-        "pretrain, tensor": settings(outputs, source, seed=79, trainer__log_every_n_steps=2, tensor_parallel_size=2),
     }  # fmt: skip
-    for kind, changes in (
-        ("sft, tensor", {"tensor_parallel_size": 2}), ("dpo, tensor", {"tensor_parallel_size": 2}),
-        ("sft, adapter", {"adapter": lora}), ("dpo, adapter", {"adapter": lora}),
-    ):  # fmt: skip
+    for kind, changes in (("sft, tensor", {"tensor_parallel_size": 2}), ("dpo, adapter", {"adapter": lora})):
         objective = kind.partition(",")[0]
         runs[kind] = example_settings(
             outputs, objective, base, folder / f"{objective}.json", model__dropout=0.0, **changes

@@ -117,6 +117,7 @@ def train(folder: str, *, until: int = STEPS, kill: bool = False) -> list[tuple[
     the sixth; `kill`: this process dies when it has written half of its part of the second."""
     import os
     import signal
+    import threading
 
     import torch
     from lightning.pytorch import Callback
@@ -149,6 +150,8 @@ def train(folder: str, *, until: int = STEPS, kill: bool = False) -> list[tuple[
                 if kill and trainer.global_step == 6:
                     sharded_checkpoint.write_tensors = write_half
                 trainer.save_checkpoint(checkpoints.path(trainer.global_step))
+                if kill and trainer.global_step == 6:
+                    threading.Event().wait(60)  # or the next step fails first, for want of the other process
             trainer.should_stop = trainer.global_step == until
 
     fit(

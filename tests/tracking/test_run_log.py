@@ -171,6 +171,7 @@ def write_a_run(outputs: Path, number: int) -> None:
             log.flush()
 
 
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.slow(reason="three more processes that import MLflow")
 def test_processes_write_at_once_and_nothing_is_lost(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     context = multiprocessing.get_context("spawn")

@@ -29,6 +29,7 @@ def test_a_server_of_the_environment_is_used_a_file_is_not(tmp_path: Path, monke
     assert store_uri(TrackingConfig(), tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.slow(reason="two more processes that import MLflow")
 def test_two_processes_may_make_the_store_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,16 +18,19 @@ from safetensors.torch import load_file
 from maquette.cli import train
 from maquette.cli.command_line.config import TrainStage
 from maquette.training import read_record
+from support.warm_processes import WarmProcess, start_program
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 PROGRAM = Path(__file__).parents[1] / "support" / "one_run.py"
 STEPS = 300
 
 
-def start(outputs: Path, source: Path, changes: dict[str, Any]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(PROGRAM), str(outputs), str(source), json.dumps(changes)])
+def start(outputs: Path, source: Path, changes: dict[str, Any]) -> WarmProcess:
+    return start_program(PROGRAM, str(outputs), str(source), json.dumps(changes))
 
 
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen[bytes], after: set[str]) -> set[str]:
+def wait_for_checkpoint(folder: Path, process: WarmProcess, after: set[str]) -> set[str]:
     """Until a checkpoint is there that was not before, or the program has ended."""
     while process.poll() is None:
         names = {path.name for path in folder.glob("*.json")}
@@ -39,7 +40,7 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[bytes], after: s
     return after
 
 
-@pytest.mark.slow(reason="every kill is a process that imports PyTorch and Lightning")
+@pytest.mark.slow(reason="four processes that train, and are killed")
 def test_killed_at_random_moments(
     configure: Callable[..., TrainStage], prepared: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -21,8 +21,11 @@ from support.model_parallel_work import CURVES, curves, gradient_errors, run_all
 from support.small_examples import write_instructions, write_preferences
 from support.small_runs import settings
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
-@pytest.mark.slow(reason="two processes that import PyTorch and Lightning")
+
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="two processes that train")
 def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     for folder in (one, two):
@@ -38,7 +41,8 @@ def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
             require_close(resumed, alone[name][10:], bound)
 
 
-@pytest.mark.slow(reason="two processes that import PyTorch and Lightning, and six runs of the command line in each")
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="three runs of the command line in each of two processes")
 def test_runs_of_the_command_line(prepared: tuple[Path, Path], tmp_path: Path) -> None:
     """Pretraining, SFT and DPO, with samples and what a run leaves."""
     outputs, source = prepared

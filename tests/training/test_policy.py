@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from maquette.training.devices import Hardware
 from maquette.training.policy import PolicyPlan
 from maquette.training.processes import launch
 from support.one_policy import REWARD, LetterFeedback, make_job
+from support.warm_processes import start_program
 
 PROGRAM = Path(__file__).parents[1] / "support" / "one_policy.py"
 
@@ -83,7 +82,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"objective": "online_dpo"}], ids=["ppo", "online_dpo"])
-@pytest.mark.slow(reason="every kill is a process that imports PyTorch and Lightning")
+@pytest.mark.slow(reason="processes that train, and are killed")
 def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
@@ -94,7 +93,7 @@ def test_killed_in_the_middle_of_rollouts_and_anywhere_else(tmp_path: Path, chan
     for call in (4, 2):
         for trace in killed.glob("scored-*"):
             trace.unlink()
-        process = subprocess.Popen([sys.executable, str(PROGRAM), str(killed), json.dumps(changes)])
+        process = start_program(PROGRAM, str(killed), json.dumps(changes))
         while not (killed / f"scored-{call}").exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(0.1)  # the reward still takes its time
@@ -194,6 +193,7 @@ def test_going_on_from_a_checkpoint_is_exact(
     same_run(whole, part)
 
 
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.slow(reason="two more processes, twice")
 def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_path: Path) -> None:
     """Each has answers of its own, and after a restart has them again."""
@@ -215,6 +215,7 @@ def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_pat
     same_run(whole, part)
 
 
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.slow(reason="two more processes, twice")
 def test_sharded_weights_learn_as_copies_do(tmp_path: Path) -> None:
     """Both processes sample with all weights: neither waits for longer answers of the other. They stop together."""

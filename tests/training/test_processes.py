@@ -46,6 +46,7 @@ def test_children_answer_complain_and_die() -> None:
         launch(what_a_process_does, "death", 2)
 
 
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.slow(reason="two more processes that import PyTorch and Lightning")
 def test_each_continues_with_its_own_means_between_two_log_steps() -> None:
     """A rank was killed in the middle of ten steps: the curve had the first rank's losses twice."""

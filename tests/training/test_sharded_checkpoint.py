@@ -93,7 +93,8 @@ def test_a_full_disk_leaves_the_older_one(tmp_path: Path, group: Any, monkeypatc
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.slow(reason="eight processes that import PyTorch and Lightning")
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="eight processes that train")
 def test_killed_in_mid_save_and_resharded(tmp_path: Path) -> None:
     """Two processes die with half a checkpoint; four read the one before it, one resumes from it, two from that."""
     alone = train(str(tmp_path / "alone"))

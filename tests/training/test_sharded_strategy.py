@@ -18,6 +18,8 @@ from maquette.training.processes import launch
 from support.process_work import VARIANTS, go_on, train_variants
 from support.small_examples import example_settings, write_instructions, write_preferences
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 Curve = list[tuple[float, float]]
 
 
@@ -28,7 +30,8 @@ def apart(one: Curve, other: Curve) -> float:
     )
 
 
-@pytest.mark.slow(reason="two pairs of processes that import PyTorch and Lightning")
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="two pairs of processes that train")
 def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
@@ -51,7 +54,8 @@ def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow(reason="three pairs of processes that import PyTorch and Lightning")
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="four pairs of processes that train")
 def test_runs_of_the_command_line(configure: Callable[..., TrainStage], tmp_path: Path) -> None:
     """From pretraining to reward modelling: losses as in one process, the model exported, samples written."""
     write_instructions(tmp_path / "sft.jsonl")

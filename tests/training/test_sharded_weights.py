@@ -21,7 +21,8 @@ def test_no_process_has_the_whole_model(tmp_path: Path) -> None:
         assert facts["peak"] < 1.3 * facts["part"] + facts["largest"], facts
 
 
-@pytest.mark.slow(reason="four processes that import PyTorch and Lightning")
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.slow(reason="four processes that train")
 def test_nodes_have_a_copy_each_and_gradients_are_averaged_in_float32() -> None:
     alone = train_on_meshes("two nodes")["two nodes"]["losses"]
     meshes = launch(train_on_meshes, None, 4)

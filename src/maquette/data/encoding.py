@@ -25,10 +25,10 @@ from maquette.data.shards import (
     EncodedDocument,
     ShardWriter,
     Tokens,
-    TokenStream,
     folder_name,
     open_stream,
     token_dtype,
+    unigram_entropy,
 )
 from maquette.text import Tokenizer
 
@@ -102,7 +102,7 @@ def encode_corpus(
         "dtype": dtype.name,
         "domains": {domain: {"folder": folder_name(domain), "splits": entry} for domain, entry in splits.items()},
         "held_out": {"window": window, "domains": cuts},
-        "unigram_entropy": unigram_entropy(training.values(), tokenizer.vocab_size),
+        "unigram_entropy": unigram_entropy(training, tokenizer.vocab_size),
     }
 
 
@@ -155,19 +155,6 @@ def _library_threads_off() -> Iterator[None]:
     finally:
         del os.environ[_LIBRARY_THREADS]
         os.environ.update(before)
-
-
-def unigram_entropy(training: Iterable[TokenStream], vocab_size: int) -> float:
-    """Nats per token of the training text under its own token frequencies: the loss of a model that knows no more.
-
-    Domains count by their tokens, as in the mixture `proportional`; document tokens count too, as they do in the loss.
-    """
-    counts = np.zeros(vocab_size, np.int64)
-    for stream in training:
-        for piece in stream.pieces(_SCAN_TOKENS, overlap=0):
-            counts += np.bincount(piece, minlength=vocab_size)
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
 
 
 def _count_documents(corpus: Path) -> int:

@@ -19,8 +19,7 @@ from maquette.artifacts.files import file_digest, write_json
 from maquette.artifacts.progress import progress
 from maquette.artifacts.reading import load_array
 from maquette.data.config import PretokenizedConfig
-from maquette.data.encoding import unigram_entropy
-from maquette.data.shards import TokenStream, folder_name
+from maquette.data.shards import TokenStream, folder_name, unigram_entropy
 from maquette.data.token_files import Ids, TokenFile, arrow_lists, find_files, guess_format, map_file
 from maquette.text import Tokenizer
 
@@ -114,7 +113,7 @@ def index_tokens(
         "domains": domains,
         "files": sums,
         "held_out": {"window": 0, "domains": {domain: {} for domain in domains}},
-        "unigram_entropy": unigram_entropy(training.values(), tokenizer.vocab_size),
+        "unigram_entropy": unigram_entropy(training, tokenizer.vocab_size),
     }
 
 

@@ -1,6 +1,7 @@
 """Pretraining's text as a LightningDataModule: the mixture's order of training sequences, held-out text by domain."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from maquette.data.config import DataConfig, MixtureConfig
 from maquette.data.copying import SEQUENCES_OF_A_WINDOW, CopyingProbe, copying_probes, token_kinds
 from maquette.data.mixture import MixtureOrder
 from maquette.data.process_group import data_place, of_the_first
-from maquette.data.shards import TokenShards
+from maquette.data.shards import TokenShards, unigram_entropy
 
 if TYPE_CHECKING:
     from maquette.text import Tokenizer
@@ -118,6 +119,20 @@ class PretrainingData(LightningDataModule):
     def validation_weights(self) -> Mapping[str, float]:
         """The domains' shares in the training text, by which validation weighs them."""
         return self.order.phases[0].weights
+
+    def unigram_entropy(self) -> float | None:
+        """Of the training text as the mixture weighs it, nats per token; None where the tokens do not tell theirs."""
+        shards, weights = self._opened(), self.validation_weights
+        tokens, known = shards.tokens("train"), shards.manifest.facts.get("unigram_entropy")
+        total, whole = sum(tokens.values()), sum(weights.values())
+        proportional = all(
+            math.isclose(weights.get(domain, 0.0) / whole, count / total, rel_tol=1e-6)
+            for domain, count in tokens.items()
+        )
+        if known is None or proportional:
+            return known
+        streams = {domain: shards.stream(domain) for domain in tokens}
+        return unigram_entropy(streams, self.tokenizer.vocab_size, weights)
 
     def train_dataloader(self) -> TrainingBatches:
         shards = self._opened()

@@ -34,6 +34,9 @@ REMEMBER_BYTES = 256 * 2**20
 
 _STAMP = ".verified.json"
 
+_PIECE_TOKENS = 131_072
+_SAMPLE_TOKENS = 4 * 1024 * 1024
+
 MOST_MAPS = 1000
 """Files of one split that are mapped at once. Linux allows a process 65,530 maps, and a trillion tokens in shards of
 2^24 are 60,000 files."""
@@ -341,3 +344,29 @@ def _verify(folder: Path, manifest: Manifest) -> None:
 def _seen(path: Path, entry: dict[str, Any]) -> list[Any]:
     status = path.stat() if path.is_file() else None
     return [entry["sha256"], status.st_size if status else None, status.st_mtime_ns if status else None]
+
+
+def unigram_entropy(
+    training: Mapping[str, TokenStream], vocab_size: int, weights: Mapping[str, float] | None = None
+) -> float:
+    """Nats per token of the training text under its own token frequencies: the loss of a model that knows no more.
+
+    `training`: the text of each domain. Domains count by their tokens, as in the mixture `proportional`, or by their
+    `weights`; then at most four million tokens of each are read, evenly. Document tokens count too, as they do in the
+    loss.
+    """
+    share = np.zeros(vocab_size)
+    for domain, stream in training.items():
+        if weights is None:
+            share += _counts(stream.pieces(_PIECE_TOKENS), vocab_size)
+        elif weights.get(domain, 0.0) > 0 and len(stream):
+            starts = range(0, len(stream), _PIECE_TOKENS * max(1, len(stream) // _SAMPLE_TOKENS))
+            pieces = (stream.read(start, min(_PIECE_TOKENS, len(stream) - start)) for start in starts)
+            counts = _counts(pieces, vocab_size)
+            share += weights[domain] * counts / counts.sum()
+    share = share[share > 0] / share.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def _counts(pieces: Iterable[Tokens], vocab_size: int) -> np.ndarray:
+    return sum((np.bincount(piece, minlength=vocab_size) for piece in pieces), np.zeros(vocab_size, np.int64))

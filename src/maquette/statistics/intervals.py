@@ -33,6 +33,10 @@ class IntervalEstimate:
     low: float
     high: float
 
+    @property
+    def interval(self) -> Interval:
+        return Interval(self.low, self.high)
+
 
 def check_level(level: float) -> None:
     """Raises `ConfigError` where `level` is not a coverage between 0 and 1."""

@@ -79,7 +79,7 @@ class PretrainingPlan(ObjectivePlan):
                 | {"epochs": epochs[domain]}
                 for domain in data.order.domains
             },
-            "facts": {"unigram_entropy": data.shards.manifest.facts.get("unigram_entropy")},
+            "facts": {"unigram_entropy": data.unigram_entropy()},
         }
 
     def exported_architecture(self, job: Job, opened: Opened, step: int) -> CoreConfig:

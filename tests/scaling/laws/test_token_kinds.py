@@ -1,13 +1,18 @@
 """The loss by kind of token, on this project's own runs to 1e14 FLOPs: before copying sets in, and after."""
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from maquette.scaling import LawError, LossSurface, fit_kinds, fit_predictor
-from maquette.scaling.laws.token_kinds import ONSET
+from maquette.scaling.laws.forecast import FLOOR, FREEDOM, SHARE, Extrapolated, make_forecast
+from maquette.scaling.laws.regimes import Onset
+from maquette.scaling.laws.token_kinds import ONSET, _with_onset
 from support.sweeps import Sweep, isoflop_sweep
 
 SWEEP = pd.read_csv(Path(__file__).parents[3] / "notebooks" / "data" / "sweep.csv").astype({"budget": float})
@@ -67,6 +72,24 @@ def test_the_interval_of_the_total_reaches_lower_before_the_onset_and_not_after(
         assert any("Copying" in text for text in warned.warnings) == wider
 
 
+def test_an_interval_without_ends_in_a_float_warns_of_nothing() -> None:
+    """Its low end is 0 and its high end infinite; what else is there is as ever."""
+
+    def law(params: np.ndarray, tokens: np.ndarray, compute: np.ndarray) -> Extrapolated:
+        count = np.ones(len(params))
+        return Extrapolated(np.log(2.0) * count, np.array([0.01, 1e4]), 0.0 * count, 0.0 * count, 0.0 * count)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forecast = make_forecast(law, [1e6, 1e6], 1e8, 6e14, width=1.0, levels=[0.9])
+        (low, high) = forecast.intervals[0.9]
+        lower = _with_onset(forecast, Onset(per_decade=1.0, after=0.0))
+    assert forecast.loss == pytest.approx([2.0, 2.0]) and high[1] == np.inf and low[1] == 0.0
+    half = t.ppf(0.95, FREEDOM) * np.hypot(FLOOR, SHARE * 0.01)
+    assert (low[0], high[0]) == pytest.approx((2 * np.exp(-half), 2 * np.exp(half)))
+    assert lower.intervals[0.9][0] == pytest.approx(low) and lower.intervals[0.9][1] is high
+
+
 def test_a_kind_that_is_not_there_is_named() -> None:
     with pytest.raises(LawError, match="hit"):
         fit_kinds([1.0], [1.0], {"new": [1.0]}, [1.0])
@@ -123,3 +146,26 @@ def test_scores_between_the_budgets_are_read_off_and_carried_on_beyond(before) -
     (_, lower), (seen, now) = before.scores[-2:]
     assert before.score(seen) == pytest.approx(now) and now > lower
     assert before.score(seen * 1.5) > now > before.score(seen / 1.5)
+
+
+def test_the_total_reaches_down_to_the_mixture_before_an_onset_that_nothing_announces() -> None:
+    sweep, losses, total = synthetic(10 ** (11 + 0.5 * np.arange(3)), 5, 0.002)
+    unannounced, copies = (
+        fit_kinds(
+            sweep.params, sweep.tokens, losses, total, shares=SHARES, budgets=sweep.budgets,
+            copying=np.full(len(total), score),
+        )
+        for score in (0.001, 0.3)
+    )  # fmt: skip
+    at = np.array([1e5, 3e5, 1e6]), np.array([1e7, 3e7, 1e8])
+    mixture, _ = unannounced.predict(*at)
+    loss = np.asarray(mixture.loss)
+    plain = replace(mixture, intervals={0.9: (loss * 0.999, loss * 1.2)})
+    low, high = unannounced.reach_down(plain, *at).intervals[0.9]
+    assert plain.reach[0] < 10 < plain.reach[1] < 100 < plain.reach[2]
+    assert low[0] == loss[0] * 0.999  # within the first decade nothing is ahead
+    assert mixture.intervals[0.9][0][1] < low[1] < loss[1] * 0.999
+    assert low[2] == pytest.approx(mixture.intervals[0.9][0][2]) and np.all(high == loss * 1.2)
+    wide = replace(mixture, intervals={0.9: (loss * 0.5, loss * 1.2)})
+    assert np.all(unannounced.reach_down(wide, *at).intervals[0.9][0] == loss * 0.5)
+    assert copies.reach_down(plain, *at) is plain

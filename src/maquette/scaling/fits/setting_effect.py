@@ -12,14 +12,13 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maquette.artifacts.errors import ConfigError
 from maquette.reports.figures import COLORS, new_figure
 from maquette.reports.tables import span
 from maquette.scaling.fits.table import RunTable
 from maquette.scaling.laws.runs import Array, LawError
-from maquette.statistics import Interval, student_interval
+from maquette.statistics import Interval, mean_over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,22 +159,15 @@ def _points(
             each = np.array(list(own.values()))
             shared = [own[seed] - first[seed] for seed in own if seed in first]
             compared = value != known[0] and bool(shared)
-            differences = np.array(shared)
+            mean = mean_over_seeds(each, level)
+            change = mean_over_seeds(shared, level) if compared else None
             points.append(
                 EffectPoint(
-                    value, float(budget), each, float(each.mean()), mean_interval(each, level),
-                    float(differences.mean()) if compared else None,
-                    mean_interval(differences, level) if compared else None,
+                    value, float(budget), each, mean.value, mean.interval,
+                    None if change is None else change.value, None if change is None else change.interval,
                 )
             )  # fmt: skip
     return points
-
-
-def mean_interval(values: NDArray[Any], level: float) -> Interval:
-    """Student's interval of the mean; unbounded for a single value."""
-    freedom = len(values) - 1
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if freedom else 0.0
-    return student_interval(float(values.mean()), error, freedom, level)
 
 
 def _warnings(

@@ -205,7 +205,8 @@ class SweepFit:
         if name == FORM and self.kinds is not None:
             return self.kinds.predict(params, tokens, compute, levels)[0]
         if name == SURFACE or name in self.predictor.forms:
-            return self.predictor.predict(params, tokens, compute, levels, form=name)
+            total = self.predictor.predict(params, tokens, compute, levels, form=name)
+            return total if self.kinds is None else self.kinds.reach_down(total, params, tokens, compute)
         return self.comparison.predict(params, tokens, compute, form=name, levels=levels)
 
     def predict_tasks(self, params: float, tokens: float, compute: float) -> dict[str, dict[str, Any]]:

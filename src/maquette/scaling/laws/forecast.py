@@ -27,6 +27,8 @@ FLOOR, SHARE, OF_DROP, FREEDOM = 0.0006, 0.6, 0.09, 8.0
 _STEP = 0.05
 """Of ln C, for the slope."""
 
+_LARGEST = np.log(np.finfo(float).max)
+
 
 class Extrapolated(NamedTuple):
     """What a law says of runs (m,): `log_loss` ln L, its own `deviation` with the noise, how many `decades` they lie
@@ -123,8 +125,13 @@ def make_forecast(
         check_level(level)
         quantile = t.ppf((1 + level) / 2, FREEDOM)
         low, high = log_loss - quantile * np.hypot(scale, further), log_loss + quantile * scale
-        intervals[level] = (_plain(np.exp(low)), _plain(np.exp(high)))
-    return Forecast(_plain(np.exp(log_loss)), intervals, _plain(10**decades), _plain(slope), tuple(warnings))
+        intervals[level] = (_plain(_exp(low)), _plain(_exp(high)))
+    return Forecast(_plain(_exp(log_loss)), intervals, _plain(10**decades), _plain(slope), tuple(warnings))
+
+
+def _exp(logs: Array) -> Array:
+    """e to them; infinite where that is more than a float holds, which is no reason to warn."""
+    return np.exp(logs, out=np.full(np.shape(logs), np.inf), where=~(np.asarray(logs) > _LARGEST))
 
 
 def _plain(values: Any) -> Any:

@@ -96,6 +96,21 @@ class KindPredictor:
         kinds[self.copied] = _with_onset(hits, self.onset)
         return _mixed(list(kinds.values()), [self.shares[name] for name in kinds]), kinds
 
+    def reach_down(
+        self, total: Forecast, params: ArrayLike, tokens: ArrayLike, compute: ArrayLike | None = None
+    ) -> Forecast:
+        """A forecast of the `total` by a law of its own. Where copying may set in unannounced, its low ends are drawn
+        over a decade to those of the mixture where these lie lower: the more hits, the more of the loss may go."""
+        if self.onset.per_decade == 0:
+            return total
+        mixture, _ = self.predict(params, tokens, compute, tuple(total.intervals))
+        share = np.clip(self.onset.below(np.log10(total.reach)) / self.onset.per_decade, 0.0, 1.0)
+        intervals = {
+            level: (low * np.minimum(1.0, mixture.intervals[level][0] / low) ** share, high)
+            for level, (low, high) in total.intervals.items()
+        }
+        return Forecast(total.loss, intervals, total.reach, total.slope, total.warnings)
+
 
 def fit_kinds(
     params: ArrayLike,
@@ -169,10 +184,14 @@ def _mixed(forecasts: Sequence[Forecast], shares: Sequence[float]) -> Forecast:
 
 
 def _with_onset(forecast: Forecast, onset: Onset) -> Forecast:
-    """The forecast with its interval reaching lower by the onset's deviation of ln L."""
+    """The forecast with its interval reaching lower by the onset's deviation of ln L; an end at 0 stays there."""
     further = onset.below(np.log10(forecast.reach))
     intervals = {}
     for level, (low, high) in forecast.intervals.items():
-        deviation = np.hypot(np.log(forecast.loss / low), t.ppf((1 + level) / 2, FREEDOM) * further)
+        deviation = np.hypot(_log(forecast.loss) - _log(low), t.ppf((1 + level) / 2, FREEDOM) * further)
         intervals[level] = (forecast.loss * np.exp(-deviation), high)
     return Forecast(forecast.loss, intervals, forecast.reach, forecast.slope, forecast.warnings)
+
+
+def _log(values: Any) -> Array:
+    return np.log(values, out=np.full(np.shape(values), -np.inf), where=np.asarray(values) > 0)
