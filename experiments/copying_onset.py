@@ -40,7 +40,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "code": {"mixture.weights": {"code": 1}},
     "context 64": {"data.sequence_length": 64},
     "context 256": {"data.sequence_length": 256},
+    "four heads": {"model.num_attention_heads": 4, "model.head_dim": 16},
     "one layer": {"model.num_hidden_layers": 1},
+    "one layer, two heads": {"model.num_hidden_layers": 1, "model.num_attention_heads": 2, "model.head_dim": 32},
+    "two layers": {"model.num_hidden_layers": 2},
     "six layers": {"model.num_hidden_layers": 6},
     "no token shift": {"model.token_shift": False},
 }

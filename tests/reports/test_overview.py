@@ -37,6 +37,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "outputs"
 
 
+@pytest.mark.slow(reason="makes a page of every kind")
 def test_every_page_is_listed_with_what_it_says(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pages = {page.path: page for page in report.run(ReportStage(outputs=str(outputs)))}
     kinds = {page.kind: page for page in pages.values()}
