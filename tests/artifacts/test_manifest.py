@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from maquette.artifacts import ConfigError, StageError
+from maquette.artifacts import ConfigError, StageError, manifest
 from maquette.artifacts.files import digest, write_text
-from maquette.artifacts.manifest import FORMAT, build, read_manifest, verify_files
+from maquette.artifacts.manifest import FORMAT, build, digest_of_files, read_manifest, verify_files
 from maquette.artifacts.reading import load_sealed, write_sealed
 
 
@@ -174,3 +174,15 @@ def test_a_finished_artifact_is_found_on_a_read_only_disk(tmp_path: Path, monkey
     folder = _build(tmp_path, [])
     monkeypatch.setattr("maquette.artifacts.manifest.locked", None)
     assert _build(tmp_path, []) == folder
+
+
+def test_a_file_that_goes_while_files_are_read_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database's journal comes and goes with each transaction of another process."""
+    (tmp_path / "store.db").write_text("rows")
+    alone = digest_of_files(tmp_path, "store.db*")
+    (tmp_path / "store.db-journal").touch()
+    read = manifest.file_digest
+    monkeypatch.setattr(
+        manifest, "file_digest", lambda path: ((tmp_path / "store.db-journal").unlink(missing_ok=True), read(path))[1]
+    )
+    assert digest_of_files(tmp_path, "store.db*") == alone

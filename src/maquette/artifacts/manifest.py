@@ -8,6 +8,7 @@ where all that it was read from is the same, this program among it. A server, or
 digest, has no answer that is kept.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -225,8 +226,11 @@ def remember(path: Path, sources: Mapping[str, Any], answer: Any) -> None:
 def digest_of_files(folder: Path | str, *patterns: str) -> str:
     """Changes with the name or content of any file in `folder` that one of the patterns matches."""
     folder = Path(folder)
-    paths = [path for pattern in patterns for path in listed(folder, pattern) if path.is_file()]
-    return digest({str(path.relative_to(folder)): file_digest(path) for path in paths})
+    found: dict[str, str] = {}
+    for path in [path for pattern in patterns for path in listed(folder, pattern) if path.is_file()]:
+        with contextlib.suppress(FileNotFoundError):  # gone since it was listed, as a database's journal
+            found[str(path.relative_to(folder))] = file_digest(path)
+    return digest(found)
 
 
 def _digest(sources: Mapping[str, Any]) -> str:
