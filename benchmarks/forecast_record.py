@@ -41,6 +41,8 @@ MODELS = {
     "lstm": ["model=lstm"],
     "qk norm": ["model.qk_norm=true"],
 }
+SHALLOW = {"one layer": ["model.num_hidden_layers=1", "model.num_attention_heads=2", "model.head_dim=32"]}
+"""Of laws from 32 on: such models copy from their context from 2.5M tokens on, within or soon after the family."""
 CONTEXTS = (128, 64, 256)
 COMMON = [
     "source.limit=5000", "data.validation_tokens=32768", "threads=1", "compile=off",
@@ -80,14 +82,17 @@ class Law(NamedTuple):
     def words(self) -> list[str]:
         """As overrides of `maquette train`."""
         return [
-            *PARTS[self.part], *MODELS[self.model], f"data.sequence_length={self.context}", f"seed={self.seed}",
+            *PARTS[self.part], *(MODELS | SHALLOW)[self.model], f"data.sequence_length={self.context}", f"seed={self.seed}",
         ]  # fmt: skip
 
 
 def law(number: int) -> Law:
     """Parts, models and contexts in turn, so that the first twelve laws have every pair of part and model."""
+    part = list(PARTS)[number % 3]
+    if number >= 32:
+        return Law(number, part, *SHALLOW, CONTEXTS[0], number)
     contexts = CONTEXTS[(number // 3 + number // 12) % 3]
-    return Law(number, list(PARTS)[number % 3], list(MODELS)[number % 4], contexts, number)
+    return Law(number, part, list(MODELS)[number % 4], contexts, number)
 
 
 def main() -> int:
