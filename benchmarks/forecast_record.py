@@ -82,7 +82,8 @@ class Law(NamedTuple):
     def words(self) -> list[str]:
         """As overrides of `maquette train`."""
         return [
-            *PARTS[self.part], *(MODELS | SHALLOW)[self.model], f"data.sequence_length={self.context}", f"seed={self.seed}",
+            *PARTS[self.part], *(MODELS | SHALLOW)[self.model], f"data.sequence_length={self.context}",
+            f"seed={self.seed}",
         ]  # fmt: skip
 
 
