@@ -70,14 +70,15 @@ class CopyingScores(pl.Callback):
         self._probes: list[CopyingProbe] | None = None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        data: Any = pl_module.datamodule
-        if trainer.sanity_checking or trainer.global_step >= data.steps:
+        datamodule: Any = pl_module.datamodule
+        if trainer.sanity_checking or trainer.global_step >= datamodule.steps:
             return
         if self._probes is None:
-            windows, batch = affordable_windows(data.tokens, data.context), data.micro_batch_size
+            context, batch = datamodule.context, datamodule.micro_batch_size
             self._probes = probes_of(
-                data.shards, data.order.domains, context=data.context, windows=windows, batch=batch
-            )
+                datamodule.shards, datamodule.order.domains, context=context, batch=batch,
+                windows=affordable_windows(datamodule.tokens, context),
+            )  # fmt: skip
         pl_module.log_values(model_copying(pl_module.model, self._probes))
 
 

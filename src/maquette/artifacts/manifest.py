@@ -226,11 +226,11 @@ def remember(path: Path, sources: Mapping[str, Any], answer: Any) -> None:
 def digest_of_files(folder: Path | str, *patterns: str) -> str:
     """Changes with the name or content of any file in `folder` that one of the patterns matches."""
     folder = Path(folder)
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for path in [path for pattern in patterns for path in listed(folder, pattern) if path.is_file()]:
         with contextlib.suppress(FileNotFoundError):  # gone since it was listed, as a database's journal
-            found[str(path.relative_to(folder))] = file_digest(path)
-    return digest(found)
+            digests[str(path.relative_to(folder))] = file_digest(path)
+    return digest(digests)
 
 
 def _digest(sources: Mapping[str, Any]) -> str:
