@@ -152,6 +152,7 @@ _KNOWN = {
     "maquette/evaluation/harness.py": "gives it back",
     "maquette/model/adapters.py": "in a block that gives it back",
     "maquette/objectives/vllm_rollouts.py": "vLLM's switch, where nobody has set it; `main` gives it back",
+    "maquette/reports/figures.py": "in a block that gives it back",
     "maquette/tracking/buffer.py": "what is buffered must not be lost",
     "maquette/tracking/config.py": "logins, for child processes",
     "maquette/tracking/store.py": "`main` gives it back",
