@@ -9,6 +9,7 @@ import torch
 import torch._inductor.config
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from maquette.artifacts import ConfigError
 from maquette.data.process_group import default_threads
@@ -88,6 +89,7 @@ def test_a_task_of_srun_sees_one_gpu(strategy: str, monkeypatch: pytest.MonkeyPa
     """`srun --ntasks-per-node=4 --gpus-per-task=1 --nodes=2`: the third task of the second machine."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # a Trainer leaves its own behind
     for name, value in {"RANK": "6", "LOCAL_RANK": "2", "GROUP_RANK": "1", "WORLD_SIZE": "8"}.items():
         monkeypatch.setenv(name, value)
     for devices in (4, "auto"):
