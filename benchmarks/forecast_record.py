@@ -57,8 +57,8 @@ LADDERS = {
     "demo": ([], ["3e10", "6e10", "1.2e11", "3e11"]),
     "1e14": (["source.limit=null"], ["3e10", "1e11", "3e11", "1e12"]),
 }
-"""Tokenizer and budgets of a family. All but `demo` and `1e14` are behind us, and show what was learnt. On bytes from 3e9
-FLOPs the loss still falls faster with every budget, as models go from which byte follows which to words: such laws
+"""Tokenizer and budgets of a family. All but `demo` and `1e14` are behind us, and show what was learnt. On bytes from
+3e9 FLOPs the loss still falls faster with every budget, as models go from which byte follows which to words: such laws
 predict too high a loss. With 512 tokens and sizes around 20 tokens a parameter the largest of the four sizes was the
 best at 3e10 and 1e11 FLOPs; `wide` sets the sizes around 10. Their models `llama` and `gelu` had no token shift:
 attention learns to look at the previous token somewhere between 1e11 and 1e12 FLOPs, and what the loss then gains no
@@ -66,7 +66,8 @@ law sees before (5 to 8%). `demo` is the family of `maquette demo`; `demo m=2` t
 way by powers of 2, which predicts too low a loss. Laws of `demo` begin after those, at 12. `1e14` is for the longest
 reach: all text that is installed, so that 1e14 FLOPs see none of it twice; law 0 is the default text, law 20 the one
 that repeats itself least (documentation, context 64: 6% of its tokens repeat what followed in the context, 14% of
-the default's). `one layer` was to learn to copy within the family, and does not; its law 33 is all text, context 128."""
+the default's). `one layer` was to learn to copy within the family, and does not; its law 33 is all text, context
+128."""
 
 
 class Law(NamedTuple):
@@ -307,9 +308,12 @@ def draw(rows: list[dict[str, str]]) -> None:
     ]
     name_rows(left, words)
     left.set(xlabel="% of the predicted loss", title=f"Observed, and intervals (50%, 90%), {len(rows)} laws")
-    pits = [transform({name: values[np.array(ladders) == one] for name, values in column.items()})
-            for one in dict.fromkeys(ladders)]  # fmt: skip
-    right.hist(pits, 5, range=(0, 1), stacked=True, color=COLORS[: len(pits)], label=list(dict.fromkeys(ladders)))
+    groups = np.array([
+        "demo, 10x" if name == "demo, 10x" else "all at 100x" if name.endswith(" 100x") else "others, 10x"
+        for name in ladders
+    ])  # fmt: skip
+    pits = [transform({name: values[groups == one] for name, values in column.items()}) for one in np.unique(groups)]
+    right.hist(pits, 5, range=(0, 1), stacked=True, color=COLORS[: len(pits)], label=list(np.unique(groups)))
     right.axhline(len(rows) / 5, color="0.5", linewidth=0.8)
     right.legend(fontsize=8)
     right.set(xlabel="place in the forecast's distribution", ylabel="laws", title="PIT: level where calibrated")
