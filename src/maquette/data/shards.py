@@ -360,7 +360,7 @@ def unigram_entropy(
         if weights is None:
             share += _counts(stream.pieces(_PIECE_TOKENS), vocab_size)
         elif weights.get(domain, 0.0) > 0 and len(stream):
-            starts = range(0, len(stream), _PIECE_TOKENS * max(1, len(stream) // _SAMPLE_TOKENS))
+            starts = range(0, len(stream), _PIECE_TOKENS * -(-len(stream) // _SAMPLE_TOKENS))
             pieces = (stream.read(start, min(_PIECE_TOKENS, len(stream) - start)) for start in starts)
             counts = _counts(pieces, vocab_size)
             share += weights[domain] * counts / counts.sum()

@@ -131,11 +131,10 @@ class Study:
             else:
                 self._run_here(waiting[0])
         # In their order, whichever ended first: the page and its identity go by it.
-        given = [name for name in self.made if name not in self.stages]
-        self.made = {name: self.made[name] for name in given + titles if name in self.made}
-        self.records = {name: self.records[name] for name in titles if name in self.records}
-        evaluated = [self._evaluated[name] for name in titles if name in self._evaluated]
-        self.evaluations = {name: self.evaluations[name] for name in evaluated}
+        order = [name for name in self.made if name not in self.stages] + titles
+        self.made = {name: self.made[name] for name in order if name in self.made}
+        self.records = {name: self.records[name] for name in order if name in self.records}
+        self.evaluations = {name: self.evaluations[name] for name in self._evaluated.values()}
 
     def _run_here(self, name: str) -> None:
         stage, place = self.stages[name], list(self.stages).index(name) + 1

@@ -109,7 +109,8 @@ class SweepFit:
     @property
     def own_warnings(self) -> list[str]:
         """What concerns the law that predicts, or the runs."""
-        return [words for words in self.warnings if words not in self.other_warnings]
+        others = self.other_warnings
+        return [words for words in self.warnings if words not in others]
 
     @property
     def other_warnings(self) -> list[str]:

@@ -15,7 +15,7 @@ small to announce anything are noise, and are not carried on: then hits may fall
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,15 +101,16 @@ class KindPredictor:
     ) -> Forecast:
         """A forecast of the `total` by a law of its own. Where copying may set in unannounced, its low ends are drawn
         over a decade to those of the mixture where these lie lower: the more hits, the more of the loss may go."""
-        if self.onset.per_decade == 0:
+        below = self.onset.below(np.log10(total.reach))
+        if not np.any(below > 0):
             return total
         mixture, _ = self.predict(params, tokens, compute, tuple(total.intervals))
-        share = np.clip(self.onset.below(np.log10(total.reach)) / self.onset.per_decade, 0.0, 1.0)
+        share = np.minimum(below / self.onset.per_decade, 1.0)
         intervals = {
             level: (low * np.minimum(1.0, mixture.intervals[level][0] / low) ** share, high)
             for level, (low, high) in total.intervals.items()
         }
-        return Forecast(total.loss, intervals, total.reach, total.slope, total.warnings)
+        return replace(total, intervals=intervals)
 
 
 def fit_kinds(
