@@ -1,14 +1,16 @@
 """The record of forecasts: independent laws, each with one prediction at ten times its compute, written before the run.
 
     python benchmarks/forecast_record.py train       trains what results/forecast_record.csv does not have yet
-    python benchmarks/forecast_record.py train --reach 100 --laws 12,13,15,16,19
-    python benchmarks/forecast_record.py train --ladder 1e14 --laws 0,20      and --reach 100: up to 1e14 FLOPs
+    python benchmarks/forecast_record.py train --reach 100 --laws 36,37,40,45,47
+    python benchmarks/forecast_record.py train --ladder 1e14 --laws 48      and --reach 100: up to 1e14 FLOPs
     python benchmarks/forecast_record.py report      prints the table, and draws docs/forecast_record.png and .svg
+    python benchmarks/forecast_record.py again       what today's predictor would have said, for families that are kept
 
 A law is a seed, a part of the corpus, an architecture and a context of its own: an IsoFLOP family of small runs, fitted
 by `maquette fit`, a prediction by `maquette predict` at the size that the family's recipe expects to be best, the run,
 and `maquette verify`. All in one process on one thread; a law is one observation however many runs it has. Runs are
-found again where they are finished, rows are appended as verdicts come.
+found again where they are finished, rows are appended as verdicts come, and the family's runs to
+results/forecast_families.csv.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +30,7 @@ from scipy.stats import beta, norm, t
 from maquette.tracking.environment import processor_name
 
 ROWS = Path(__file__).parent / "results" / "forecast_record.csv"
+FAMILIES = ROWS.with_name("forecast_families.csv")
 FIGURE = Path(__file__).parent.parent / "docs" / "forecast_record"
 COLUMNS = [
     "ladder", "law", "part", "model", "context", "seed", "runs", "reach", "params", "tokens", "compute", "predicted",
@@ -48,11 +52,22 @@ COMMON = [
     "num_validations=1", "callbacks.samples.prompts=[]", "hydra/launcher=basic",
 ]  # fmt: skip
 
+RUN = {
+    "budget": "budget", "params": "N", "tokens": "D", "compute": "C", "loss": "loss", "train_loss": "train/loss",
+    "new": "token_kinds/new_loss", "miss": "token_kinds/miss_loss", "hit": "token_kinds/hit_loss",
+    "copying_score": "copying/score", "unigram_entropy": "unigram_entropy",
+}  # fmt: skip
+"""Columns of a family's runs, and what they are called in a fit's runs.csv."""
+
+FAMILY_COLUMNS = ["ladder", "law", "part", "model", "context", "seed", *RUN]
+
 LADDERS = {
     "bytes 3e9": (["tokenizer=byte"], ["3e9", "1e10", "3e10"]),
     "bpe-512 1e10": (["tokenizer.vocab_size=512"], ["1e10", "3e10", "1e11"]),
     "bpe-512 1e10 wide": (["tokenizer.vocab_size=512", "tokens_per_parameter=10"], ["1e10", "3e10", "1e11"]),
     "demo m=2": ([], ["3e10", "6e10", "1.2e11", "3e11"]),
+    "demo m=2.5": ([], ["3e10", "6e10", "1.2e11", "3e11"]),
+    "1e14 m=2.5": (["source.limit=null"], ["3e10", "1e11", "3e11", "1e12"]),
     "one layer": (SHALLOW, ["3e10", "6e10", "1.2e11", "3e11"]),
     "demo": ([], ["3e10", "6e10", "1.2e11", "3e11"]),
     "1e14": (["source.limit=null"], ["3e10", "1e11", "3e11", "1e12"]),
@@ -62,12 +77,12 @@ LADDERS = {
 predict too high a loss. With 512 tokens and sizes around 20 tokens a parameter the largest of the four sizes was the
 best at 3e10 and 1e11 FLOPs; `wide` sets the sizes around 10. Their models `llama` and `gelu` had no token shift:
 attention learns to look at the previous token somewhere between 1e11 and 1e12 FLOPs, and what the loss then gains no
-law sees before (5 to 8%). `demo` is the family of `maquette demo`; `demo m=2` the same under a plateau that gives
-way by powers of 2, which predicts too low a loss. Laws of `demo` begin after those, at 12. `1e14` is for the longest
-reach: all text that is installed, so that 1e14 FLOPs see none of it twice; law 0 is the default text, law 20 the one
-that repeats itself least (documentation, context 64: 6% of its tokens repeat what followed in the context, 14% of
-the default's). `one layer` was to learn to copy within the family, and does not; its law 33 is all text, context
-128."""
+law sees before (5 to 8%). `demo` is the family of `maquette demo`; `demo m=2` and `demo m=2.5` the same under a plateau
+that was held to give way by powers of 2 and of 2.5, where today's predictor fits the power. Laws of `demo m=2.5` begin
+at 12, those of `demo` at 36. `1e14` is for the longest reach: all text that is installed, so that 1e14 FLOPs see none
+of it twice; law 20 is the text that repeats itself least (documentation, context 64: 6% of its tokens repeat what
+followed in the context, 14% of the default's). `one layer` was to learn to copy within the family, and does not; its
+law 33 is all text, context 128."""
 
 
 class Law(NamedTuple):
@@ -89,26 +104,28 @@ class Law(NamedTuple):
 
 
 def law(number: int) -> Law:
-    """Parts, models and contexts in turn, so that the first twelve laws have every pair of part and model; from 32 on
+    """Parts, models and contexts in turn, so that any twelve laws have every pair of part and model; from 32 to 35
     parts alone."""
     part = list(PARTS)[number % 3]
-    if number >= 32:
+    if 32 <= number < 36:
         return Law(number, part, "transformer", CONTEXTS[0], number)
     return Law(number, part, list(MODELS)[number % 4], CONTEXTS[(number // 3 + number // 12) % 3], number)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["train", "report"])
+    parser.add_argument("what", choices=["train", "report", "again"])
     parser.add_argument("--outputs", default="outputs/forecast_record")
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--laws", type=numbers, default=list(range(12, 32)), help="train: as 12-31 or 12,15 (12-31)")
+    parser.add_argument("--laws", type=numbers, default=list(range(36, 48)), help="train: as 36-47 or 36,40 (36-47)")
     parser.add_argument("--ladder", choices=list(LADDERS), default="demo")
     parser.add_argument("--reach", type=float, default=10.0)
     parser.add_argument("--minutes", type=float, default=60.0, help="train: no law starts after so many")
     arguments = parser.parse_args()
     if arguments.what == "report":
         return report_all(read_rows(arguments.rows))
+    if arguments.what == "again":
+        return predict_again(read_rows(arguments.rows))
     deadline = time.monotonic() + 60 * arguments.minutes
     done = {(row["ladder"], f"{float(row['reach']):.0e}", int(row["law"])) for row in read_rows(arguments.rows)}
     for number in arguments.laws:
@@ -147,6 +164,7 @@ def forecast(one: Law, arguments: argparse.Namespace) -> dict[str, Any]:
         prediction = written[-1]
     else:
         fit = function_of("fit")([*at, f"runs={family.name}"])
+        keep_family(one, arguments.ladder, fit)
         prediction = function_of("predict")([*at, f"fit={fit}", f"compute={compute:g}"])
     function_of("train")(
         [*at, f"prediction={prediction.id}", "threads=1", "compile=off", "callbacks.samples.prompts=[]"]
@@ -163,6 +181,15 @@ def forecast(one: Law, arguments: argparse.Namespace) -> dict[str, Any]:
         "prediction": prediction.digest, "written": prediction.created, "seconds": f"{cost:.0f}",
         "commit": commit(), "cpu": processor_name(),
     }  # fmt: skip
+
+
+def keep_family(one: Law, ladder: str, fit: Path) -> None:
+    """Appends the runs that the fit rests on, so that a later predictor can be asked about them."""
+    with (fit / "runs.csv").open(newline="", encoding="utf-8") as file:
+        runs = list(csv.DictReader(file))
+    row = one._asdict() | {"ladder": ladder, "law": one.number}
+    for run in runs:
+        append(FAMILIES, row | {name: f"{float(run[column]):.7g}" for name, column in RUN.items()}, FAMILY_COLUMNS)
 
 
 def kinds(parts: Any) -> dict[str, str]:
@@ -185,10 +212,10 @@ def share_artifacts(shared: Path, outputs: Path) -> None:
         (outputs / "artifacts").symlink_to((shared / "artifacts").absolute(), target_is_directory=True)
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
+def append(path: Path, row: dict[str, Any], columns: Sequence[str] = COLUMNS) -> None:
     fresh = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         if fresh:
             writer.writeheader()
         writer.writerow(row)
@@ -260,6 +287,36 @@ def report(rows: list[dict[str, str]]) -> None:
                 f"{kind} tokens: median error {np.median(np.abs(errors)):.2%}, bias {errors.mean():+.2%}, "
                 f"inside 90%: {inside} of {len(known)}"
             )
+
+
+def predict_again(rows: list[dict[str, str]]) -> int:
+    """What today's predictor says of each run whose family is kept, beside what was said before it, and what came out.
+    No forecast: the runs were known when it was made."""
+    from maquette.scaling import fit_kinds, fit_predictor
+
+    families = {
+        key: list(some) for key, some in groupby(read_rows(FAMILIES), key=lambda run: (run["ladder"], run["law"]))
+    }
+    for row in rows:
+        if (key := (row["ladder"], row["law"])) not in families:
+            continue
+        column = {name: np.array([float(run[name]) for run in families[key]]) for name in RUN}
+        size = column["params"], column["tokens"]
+        about = {"budgets": column["budget"], "copying": column["copying_score"],
+                 "unigram_entropy": float(column["unigram_entropy"][0])}  # fmt: skip
+        kinds = {name: column[name] for name in ("new", "miss", "hit")}
+        target = [float(row[name]) for name in ("params", "tokens", "compute")]
+        law = fit_predictor(*size, column["loss"], column["compute"], **about)
+        mixture = fit_kinds(*size, kinds, column["loss"], column["compute"], **about)
+        today = mixture.reach_down(law.predict(*target), *target)
+        low, high = today.intervals[0.9]
+        before, after = (np.log(float(row["observed"]) / float(loss)) for loss in (row["predicted"], today.loss))
+        print(
+            f"{row['ladder']:11}{row['law']:>3} {row['reach']:>3}x {row['part']:5}{row['model']:12}{row['context']:>4}"
+            f"  {row['predicted']} ({before:+.1%})  today {today.loss:.3f} (90%: {low:.3f} to {high:.3f}; {after:+.1%})"
+            f"  {row['observed']}"
+        )
+    return 0
 
 
 def transform(column: dict[str, np.ndarray]) -> np.ndarray:

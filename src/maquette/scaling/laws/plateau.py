@@ -4,14 +4,14 @@
 
 H is the unigram entropy of the text under its tokenizer, in nats a token: what a model pays that knows how frequent
 each token is and nothing else. Near it a loss falls slowly at first and then faster, which a pure power law takes for a
-bend. Where H is not known the surface is E + P, the general one of Kaplan et al. 2020 and Hoffmann et al. 2022. A
-smooth minimum with m = 2.5, since the way from token frequencies to words is a long one: over this project's own sweeps
-of 10,000 to 300,000 parameters sharper ones predict too high a loss (3: by 1.2% at ten times the compute) and softer
-ones too low a one (2: by .7%, and by 1.3% over eight laws of the record of forecasts).
+bend. Where H is not known the surface is E + P, the general one of Kaplan et al. 2020 and Hoffmann et al. 2022. How
+sharply the plateau gives way, m, is fitted with the rest: over this project's own sweeps of 10,000 to 300,000
+parameters 2 predicts 1.3% too low a loss at ten times their compute and 8 predicts 2% too high a one; at a hundred
+times it is 3 and 8%, so an interval that took m for known would be too narrow.
 
-Six parameters and runs over two decades of compute leave much open, and what is left open decides an extrapolation. So
-the fit is a maximum a posteriori: published exponents and floors are the priors (`PRIORS`), which enter least squares
-as pseudo-observations. Runs far from where the law is used count less: see `predictor.py`.
+Seven parameters and runs over two decades of compute leave much open, and what is left open decides an extrapolation.
+So the fit is a maximum a posteriori: published exponents and floors are the priors (`PRIORS`), which enter least
+squares as pseudo-observations. Runs far from where the law is used count less: see `predictor.py`.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,6 @@ from maquette.scaling.laws.forms import SurfaceModel
 from maquette.scaling.laws.gauss_newton import minimise
 from maquette.scaling.laws.runs import Array
 
-SHARPNESS = 2.5
-"""m: how sharply the plateau gives way to the law."""
-
 FIRST_NOISE, LEAST_NOISE, GREATEST_NOISE = 0.006, 0.002, 0.03
 """Standard deviation of a run's log loss about the law: the first guess, and the range of the estimate."""
 
@@ -33,15 +30,21 @@ ROUNDS = 3
 
 _START_FLOORS = (0.15, 0.5, 0.8)
 
-PRIORS = ((0.4, 0.3), (np.log(0.28), 0.4), (np.log(0.28), 0.4), (0.0, 0.3), (np.log(0.6), 0.8))
+PRIORS = ((0.4, 0.3), (np.log(0.28), 0.4), (np.log(0.28), 0.4), (0.0, 0.3), (np.log(0.6), 0.8), (np.log(3), 0.4))
 """Mean and deviation of E / min L, ln(alpha gamma), ln(beta gamma), their difference, and ln gamma: what is spread over
-published laws (Kaplan et al. 2020; Hoffmann et al. 2022; Besiroglu et al. 2024; Muennighoff et al. 2023)."""
+published laws (Kaplan et al. 2020; Hoffmann et al. 2022; Besiroglu et al. 2024; Muennighoff et al. 2023). And of ln m:
+from six sweeps of this project, by the predictive score at 10 to 100 times their compute."""
+
+GENERAL = 6
+"""Coordinates of the general law, E to ln gamma; ln m is the last of the surface."""
+
+_LEAST_SHARP, _SHARPEST = 1.2, 20.0
 
 
 @dataclass(frozen=True)
 class PlateauModel:
-    """The surface over fixed runs in the coordinates of the general form (E, a, ln p, b, ln q, ln gamma), followed by
-    its five pseudo-observations, each divided by its prior's deviation."""
+    """The surface over fixed runs in the coordinates of the general form (E, a, ln p, b, ln q, ln gamma) and ln m,
+    followed by its six pseudo-observations, each divided by its prior's deviation."""
 
     general: SurfaceModel
     plateau: float
@@ -49,26 +52,30 @@ class PlateauModel:
 
     @property
     def lower(self) -> Array:
-        return self.general.lower
+        return np.append(self.general.lower, np.log(_LEAST_SHARP))
 
     @property
     def upper(self) -> Array:
-        upper = self.general.upper
+        upper = np.append(self.general.upper, np.log(_SHARPEST))
         upper[0] = 0.999 * self.least_loss
         return upper
 
     def log_loss(self, theta: Array, at: SurfaceModel | None = None) -> tuple[Array, Array]:
         """ln L (batch, m) and its derivatives (batch, p, m), at the runs or `at` other points."""
-        log_law, jacobian = (at or self.general).predict(theta)
+        log_law, jacobian = (at or self.general).predict(theta[:, :GENERAL])
         if np.isinf(self.plateau):
-            return log_law, jacobian
-        # -1/m ln(L^-m + H^-m): a softplus of ln L - ln H, whose derivative is the law's share.
-        above = SHARPNESS * (log_law - np.log(self.plateau))
+            return log_law, np.concatenate([jacobian, np.zeros_like(log_law)[:, None, :]], axis=1)
+        # -1/m ln(L^-m + H^-m): a softplus of ln L - ln H, whose derivative is the law's share, and by ln m the two
+        # weighted by their shares, less the loss.
+        log_plateau, sharpness = np.log(self.plateau), np.exp(theta[:, GENERAL:])
+        above = sharpness * (log_law - log_plateau)
         share = 1 / (1 + np.exp(np.clip(above, -500, 500)))
-        return log_law - np.logaddexp(0.0, above) / SHARPNESS, jacobian * share[:, None, :]
+        log_loss = log_law - np.logaddexp(0.0, above) / sharpness
+        by_sharpness = share * log_law + (1 - share) * log_plateau - log_loss
+        return log_loss, np.concatenate([jacobian * share[:, None, :], by_sharpness[:, None, :]], axis=1)
 
     def predict(self, theta: Array) -> tuple[Array, Array]:
-        """`theta` (batch, 6) -> (batch, n + 5) and its derivatives (batch, 6, n + 5)."""
+        """`theta` (batch, 7) -> (batch, n + 6) and its derivatives (batch, 7, n + 6)."""
         prediction, jacobian = self.log_loss(theta)
         rows, deviations = self._prior_rows()
         priors = theta @ (rows / deviations[:, None]).T
@@ -76,22 +83,22 @@ class PlateauModel:
         return np.concatenate([prediction, priors], axis=1), np.concatenate([jacobian, slopes], axis=2)
 
     def pseudo_observations(self) -> Array:
-        """The priors' means over their deviations, (5,)."""
+        """The priors' means over their deviations, (6,)."""
         return np.array([mean / deviation for mean, deviation in PRIORS])
 
     def _prior_rows(self) -> tuple[Array, Array]:
-        """Each prior as a row (5, 6) of coefficients of the coordinates, and the deviations (5,)."""
-        rows = np.zeros((len(PRIORS), 6))
-        floor, _, slope_params, _, slope_tokens, gamma = range(6)
+        """Each prior as a row (6, 7) of coefficients of the coordinates, and the deviations (6,)."""
+        rows = np.zeros((len(PRIORS), GENERAL + 1))
+        floor, _, slope_params, _, slope_tokens, gamma, sharpness = range(GENERAL + 1)
         rows[0, floor] = 1 / self.least_loss
-        rows[1, slope_params] = rows[2, slope_tokens] = rows[4, gamma] = 1.0
+        rows[1, slope_params] = rows[2, slope_tokens] = rows[4, gamma] = rows[5, sharpness] = 1.0
         rows[3, slope_params], rows[3, slope_tokens] = 1.0, -1.0
         return rows, np.array([deviation for _, deviation in PRIORS])
 
 
 @dataclass(frozen=True)
 class PlateauFit:
-    """Fits of a batch of weightings. `theta` (batch, 6); `covariance` (batch, 6, 6): Laplace's; `noise` (batch,);
+    """Fits of a batch of weightings. `theta` (batch, 7); `covariance` (batch, 7, 7): Laplace's; `noise` (batch,);
     `freedom` (batch,): weighted runs less the parameters that they, and not the priors, determine."""
 
     model: PlateauModel
@@ -126,14 +133,14 @@ def fit_plateau(
         count = theta.shape[1]
         observed = np.concatenate([weights / noise[:, None] ** 2, np.ones((batch, len(PRIORS)))], axis=1)
         minima = minimise(
-            model, theta.reshape(batch * count, 6), target, np.repeat(observed, count, axis=0),
+            model, theta.reshape(batch * count, GENERAL + 1), target, np.repeat(observed, count, axis=0),
             iterations=60, tolerance=1e-7,
         )  # fmt: skip
         best = minima.objective.reshape(batch, count).argmin(axis=1)
-        reached = minima.theta.reshape(batch, count, 6)[np.arange(batch), best]
+        reached = minima.theta.reshape(batch, count, GENERAL + 1)[np.arange(batch), best]
         prediction, jacobian = model.predict(reached)
         precision = np.matmul(jacobian * observed[:, None, :], jacobian.transpose(0, 2, 1))
-        covariance = np.linalg.inv(precision + 1e-12 * np.eye(6))
+        covariance = np.linalg.inv(precision + 1e-12 * np.eye(GENERAL + 1))
         own = jacobian[:, :, :runs]
         determined = np.einsum("bpn,bpq,bqn,bn->b", own, covariance, own, observed[:, :runs])
         freedom = np.maximum(weights.sum(axis=1) - determined, 1.0)
@@ -145,12 +152,14 @@ def fit_plateau(
 
 
 def _starts(model: PlateauModel, loss: Array) -> Array:
-    """Where the search begins, (starts, 6): the priors, with three floors."""
-    gamma, slope = np.exp(PRIORS[4][0]), PRIORS[1][0]
+    """Where the search begins, (starts, 7): the priors, with three floors."""
+    gamma, slope, sharpness = np.exp(PRIORS[4][0]), PRIORS[1][0], np.exp(PRIORS[5][0])
     middle = float(np.exp(np.log(loss).mean()))
     if middle < model.plateau:  # the law below the plateau that gives the middle loss
-        middle = float((middle**-SHARPNESS - model.plateau**-SHARPNESS) ** (-1 / SHARPNESS))
+        middle = float((middle**-sharpness - model.plateau**-sharpness) ** (-1 / sharpness))
     floors = np.array(_START_FLOORS) * model.least_loss
     level = np.log(middle - floors) - gamma * np.log(2)
     ones = np.ones(len(floors))
-    return np.stack([floors, level, slope * ones, level, slope * ones, np.log(gamma) * ones], axis=1)
+    return np.stack(
+        [floors, level, slope * ones, level, slope * ones, np.log(gamma) * ones, np.log(sharpness) * ones], axis=1
+    )

@@ -33,7 +33,7 @@ from maquette.scaling.laws.extrapolation import ENOUGH_BUDGETS, SIMPLER_WITHIN
 from maquette.scaling.laws.fitted_form import FittedForm, fit_form
 from maquette.scaling.laws.forecast import FREEDOM, Extrapolated, Forecast, extrapolate, make_forecast
 from maquette.scaling.laws.forms import surface_from
-from maquette.scaling.laws.plateau import LEAST_NOISE, PlateauFit, fit_plateau
+from maquette.scaling.laws.plateau import GENERAL, LEAST_NOISE, PlateauFit, fit_plateau
 from maquette.scaling.laws.regimes import Onset, copying_onset
 from maquette.scaling.laws.rolling_origin import LawScore, rolling_origin, scores, width
 from maquette.scaling.laws.runs import Array, LawError, Runs, check_runs, seed_noise
@@ -156,7 +156,7 @@ class Predictor:
             self.runs.params, self.runs.tokens, self.runs.loss,
             self.surface.weights(best[:1], product[:1] / best[:1], compute[:1]),
         )  # fmt: skip
-        floor, gamma = fit.model.general.parameters(fit.theta)[0, [0, 5]]
+        floor, gamma = fit.model.general.parameters(fit.theta[:, :GENERAL])[0, [0, 5]]
         draws = np.random.default_rng(seed).standard_t(8, (count + 1, 3)) * (np.arange(count + 1) > 0)[:, None]
         scale = np.log(forecast.intervals[0.5][1] / forecast.loss) / t.ppf(0.75, FREEDOM)
         losses = forecast.loss * np.exp(draws[:, :1] * scale)
