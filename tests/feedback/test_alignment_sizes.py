@@ -17,6 +17,8 @@ from maquette.feedback.study.measurement import BestOfN, Measurement, PolicyResu
 from maquette.feedback.study.report import read_study, write_study
 from maquette.feedback.study.sizes import BEST, crossing, demonstrators_level, summary, trend
 from maquette.feedback.study.tables import CURVES
+from maquette.model.config import ModelConfig
+from maquette.recipe.shape import choose_shape, parameters_of
 from maquette.statistics import IntervalEstimate
 
 SIZES = [10_000, 100_000, 1_000_000]
@@ -89,6 +91,10 @@ def test_the_shipped_sweep() -> None:
     config: Any = compose(STAGES["alignment"], ["+sweep=alignment_sizes"])
     sizes = [float(size.rstrip("k")) for size in config.sizes]
     assert len(sizes) >= 4 and max(sizes) / min(sizes) >= 10**1.4
+    for size in sizes:
+        tokens = config.base["tokenizer"]["vocab_size"]
+        shape = choose_shape(ModelConfig(), int(1000 * size), vocab_size=tokens, context=128)
+        assert parameters_of(shape) == pytest.approx(1000 * size, rel=0.1)
     with pytest.raises(ConfigError, match="sizes has no effect"):
         alignment.run(AlignmentStage(sizes=["9k"], sft={"seed": 1}))
 
