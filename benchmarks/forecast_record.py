@@ -80,10 +80,10 @@ best at 3e10 and 1e11 FLOPs; `wide` sets the sizes around 10. Their models `llam
 attention learns to look at the previous token somewhere between 1e11 and 1e12 FLOPs, and what the loss then gains no
 law sees before (5 to 8%). `demo` is the family of `maquette demo`; `demo m=2` and `demo m=2.5` the same under a plateau
 that was held to give way by powers of 2 and of 2.5, where today's predictor fits the power, near 2.5 (`demo m=3`: near
-3). Laws of `demo m=2.5` begin at 12, those of `demo` at 37. `1e14` is for the longest reach: all text that is installed, so that 1e14 FLOPs see none
-of it twice; law 20 is the text that repeats itself least (documentation, context 64: 6% of its tokens repeat what
-followed in the context, 14% of the default's). `one layer` was to learn to copy within the family, and does not; its
-law 33 is all text, context 128."""
+3). Laws of `demo m=2.5` begin at 12, those of `demo` at 37. `1e14` is for the longest reach: all text that is
+installed, so that 1e14 FLOPs see none of it twice; law 20 is the text that repeats itself least (documentation,
+context 64: 6% of its tokens repeat what followed in the context, 14% of the default's). `one layer` was to learn to
+copy within the family, and does not; its law 33 is all text, context 128."""
 
 
 class Law(NamedTuple):
