@@ -156,7 +156,7 @@ def test_a_learning_rate_law_leaves_a_recipe(tmp_path: Path, capsys: pytest.Capt
     assert composed.recipe.learning_rate == pytest.approx(0.3, rel=1e-3)  # type: ignore[attr-defined]
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures_here")
 def test_a_form_of_ones_own_is_fitted_stored_and_predicts(
     fitted: FitStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow(reason="trains a family, fits it, predicts and tra
 
 
 @pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def family(tmp_path_factory: pytest.TempPathFactory, no_pictures: None) -> Iterator[Path]:
     """Outputs with three sizes at two budgets, one of them with two seeds, and a fit of all of them."""
     root = tmp_path_factory.mktemp("pipeline")
     (root / "documents").mkdir()

@@ -5,13 +5,15 @@ predictions and plans that rest on a stored fit read the runs, not a copy of the
 """
 
 import dataclasses
+import functools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.artifacts.errors import ConfigError, StageError
 from maquette.artifacts.files import digest, listed, write_json, write_text
-from maquette.artifacts.manifest import Manifest, build, read_manifest, verify_files
+from maquette.artifacts.manifest import Manifest, build, digest_of_files, read_manifest, verify_files
 from maquette.artifacts.progress import say
 from maquette.artifacts.reading import load_table
 from maquette.artifacts.settings import nearest
@@ -156,25 +158,13 @@ def show_fit(folder: Path, *, as_json: bool = False) -> None:
 def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
     """The fit as a value, and its manifest. Raises `StageError` where a file was changed, or where this version of the
     package comes to another law from the same runs."""
-    from maquette.scaling.fits.sweep_fit import fit_sweep
-    from maquette.scaling.fits.table import read_table
-
     facts = read_facts(folder)
     own = [form["target"] for form in facts["custom_forms"].values() if not form["target"].startswith("maquette.")]
     for target in own:
         check_code(target, folder / FACTS, "custom_forms")
-    table = dataclasses.replace(
-        read_table(folder / RUNS), source=facts["source"], convention=facts["convention"], notes=tuple(facts["notes"])
-    )
-    fit = fit_sweep(
-        table,
-        form=facts["form"] if facts["forced"] else None,
-        forms=own,
-        bootstrap=facts["bootstrap"],
-        seed=facts["seed"],
-        level=facts["level"],
-        corpus=facts["corpus"],
-    )
+    asked = json.dumps({**{name: facts[name] for name in _ASKED}, "own": own}, sort_keys=True)
+    make = _fit_again.__wrapped__ if own else _fit_again  # code of one's own may have changed
+    fit = make(folder / RUNS, digest_of_files(folder, RUNS), asked)
     forecast = next(row for row in facts["forecasts"] if row["reach"] == 10 and row["form"] == facts["form"])
     again = fit.predict(forecast["N"], forecast["D"], compute=forecast["C"]).loss
     if fit.form != facts["form"] or abs(again / forecast["loss"] - 1) > SAME:
@@ -184,3 +174,28 @@ def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
             "Fit it again: maquette fit with force=true.",
         )
     return fit, read_manifest(folder)
+
+
+_ASKED = ("source", "convention", "notes", "form", "forced", "bootstrap", "seed", "level", "corpus")
+
+
+@functools.lru_cache(maxsize=2)
+def _fit_again(runs: Path, _digest: str, asked: str) -> "SweepFit":
+    """The law of a stored table, by what its facts say was `asked`. The last ones stay: a prediction and the pages
+    about it each want the same, which takes seconds."""
+    from maquette.scaling.fits.sweep_fit import fit_sweep
+    from maquette.scaling.fits.table import read_table
+
+    facts = json.loads(asked)
+    table = dataclasses.replace(
+        read_table(runs), source=facts["source"], convention=facts["convention"], notes=tuple(facts["notes"])
+    )
+    return fit_sweep(
+        table,
+        form=facts["form"] if facts["forced"] else None,
+        forms=facts["own"],
+        bootstrap=facts["bootstrap"],
+        seed=facts["seed"],
+        level=facts["level"],
+        corpus=facts["corpus"],
+    )

@@ -65,6 +65,8 @@ def covariance(jacobian: Array, noise: float) -> Array:
 
 def huber(residual: Array, delta: float) -> Array:
     """Huber's function, elementwise; half the square where `delta` is infinite."""
+    if np.isinf(delta):
+        return 0.5 * residual * residual
     inside = np.minimum(np.abs(residual), delta)
     return inside * (np.abs(residual) - 0.5 * inside)
 
@@ -88,32 +90,33 @@ def minimise(
     of Golub and Pereyra (1973): the step of the others is then Kaufman's (1975).
     """
     batch, points = theta.shape[0], target.shape[-1]
-    target = np.broadcast_to(target, (batch, points))
-    weights = np.broadcast_to(np.ones(1) if weights is None else weights, (batch, points))
+    target = np.ascontiguousarray(np.broadcast_to(target, (batch, points)))
+    weights = np.ascontiguousarray(np.broadcast_to(np.ones(1) if weights is None else weights, (batch, points)))
     # Below this an objective is rounding error: residuals of 1e-14 of the target.
     floor = 0.5e-28 * np.sum(weights * target**2, axis=1) + 1e-300
+    bounds = model.lower, model.upper
 
-    def place(theta: Array, rows: NDArray[np.intp]) -> Array:
-        theta = np.clip(theta, model.lower, model.upper)
-        return theta if project is None else project(theta, target[rows], weights[rows])
+    def place(theta: Array) -> Array:
+        theta = np.clip(theta, *bounds)
+        return theta if project is None else project(theta, target, weights)
 
-    def evaluate(theta: Array, rows: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+    def evaluate(theta: Array) -> tuple[Array, Array, Array]:
         prediction, jacobian = model.predict(theta)
-        residual = target[rows] - prediction
-        objective = np.sum(weights[rows] * huber(residual, delta), axis=1)
+        residual = target - prediction
+        objective = np.sum(weights * huber(residual, delta), axis=1)
         return residual, jacobian, np.where(np.isfinite(objective), objective, np.inf)
 
     rows = np.arange(batch)
-    current = place(theta, rows)
-    residual, jacobian, objective = evaluate(current, rows)
+    current = place(theta)
+    residual, jacobian, objective = evaluate(current)
     damping = np.full(batch, 1e-2)
     result = Minima(current.copy(), objective.copy(), np.zeros(batch, bool))
     for _ in range(iterations):
-        step, promised = _step(model, current, residual, jacobian, weights[rows], damping, delta)
-        trial = place(current + step, rows)
-        trial_residual, trial_jacobian, trial_objective = evaluate(trial, rows)
+        step, promised = _step(bounds, current, residual, jacobian, weights, damping, delta)
+        trial = place(current + step)
+        trial_residual, trial_jacobian, trial_objective = evaluate(trial)
         better = trial_objective <= objective
-        settled = (promised <= tolerance * objective + floor[rows]) & (damping <= 1) | (damping > 1e10)
+        settled = (promised <= tolerance * objective + floor) & (damping <= 1) | (damping > 1e10)
         current[better], residual[better] = trial[better], trial_residual[better]
         jacobian[better], objective[better] = trial_jacobian[better], trial_objective[better]
         damping = np.where(better, np.maximum(damping * 0.2, 1e-12), damping * 8)
@@ -122,17 +125,22 @@ def minimise(
             going = ~settled
             rows, current, damping, objective = rows[going], current[going], damping[going], objective[going]
             residual, jacobian = residual[going], jacobian[going]
+            target, weights, floor = target[going], weights[going], floor[going]
             if not len(rows):
                 break
     return result
 
 
 def _step(
-    model: Curves, theta: Array, residual: Array, jacobian: Array, weights: Array, damping: Array, delta: float
-) -> tuple[Array, Array]:
+    bounds: tuple[Array, Array], theta: Array, residual: Array, jacobian: Array, weights: Array, damping: Array,
+    delta: float,
+) -> tuple[Array, Array]:  # fmt: skip
     """The damped step (batch, p), and the decrease of the objective (batch,) that its quadratic model promises."""
-    gradient = np.einsum("bpn,bn->bp", jacobian, weights * np.clip(residual, -delta, delta))
-    if np.isinf(delta):
+    lower, upper = bounds
+    quadratic = np.isinf(delta)
+    limited = residual if quadratic else np.clip(residual, -delta, delta)
+    gradient = np.einsum("bpn,bn->bp", jacobian, weights * limited)
+    if quadratic:
         curvature = weights
     else:
         size = np.abs(residual)
@@ -142,12 +150,12 @@ def _step(
         curvature = weights * np.where(inside, 1.0, share * delta / np.maximum(size, delta))
     hessian = np.matmul(jacobian * curvature[:, None, :], jacobian.transpose(0, 2, 1))
     # A parameter that stands at its bound and is pushed outward stays there.
-    held = (theta <= model.lower) & (gradient < 0) | (theta >= model.upper) & (gradient > 0)
+    held = (theta <= lower) & (gradient < 0) | (theta >= upper) & (gradient > 0)
     gradient = np.where(held, 0.0, gradient)
     free = ~held
-    diagonal = np.einsum("bpp->bp", hessian)
+    diagonal = np.diagonal(hessian, axis1=1, axis2=2)
     scale = 1 / np.sqrt(np.where(free & (diagonal > 0), diagonal, 1.0))
     scaled = hessian * scale[:, :, None] * scale[:, None, :] * (free[:, :, None] & free[:, None, :])
-    scaled += (damping[:, None] + held)[:, :, None] * np.eye(theta.shape[1])
+    np.einsum("bpp->bp", scaled)[...] += damping[:, None] + held
     step = scale * np.linalg.solve(scaled, (scale * gradient)[:, :, None])[:, :, 0]
     return step, 0.5 * np.einsum("bp,bp->b", gradient, step)

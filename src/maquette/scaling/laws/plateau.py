@@ -16,6 +16,7 @@ squares as pseudo-observations. Runs far from where the law is used count less: 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -78,23 +79,23 @@ class PlateauModel:
     def predict(self, theta: Array) -> tuple[Array, Array]:
         """`theta` (batch, 7) -> (batch, n + 6) and its derivatives (batch, 7, n + 6)."""
         prediction, jacobian = self.log_loss(theta)
-        rows, deviations = self._prior_rows()
-        priors = theta @ (rows / deviations[:, None]).T
-        slopes = np.broadcast_to((rows / deviations[:, None]).T, (len(theta), *rows.T.shape))
+        priors = theta @ self._prior_slopes
+        slopes = np.broadcast_to(self._prior_slopes, (len(theta), *self._prior_slopes.shape))
         return np.concatenate([prediction, priors], axis=1), np.concatenate([jacobian, slopes], axis=2)
 
     def pseudo_observations(self) -> Array:
         """The priors' means over their deviations, (6,)."""
         return np.array([mean / deviation for mean, deviation in PRIORS])
 
-    def _prior_rows(self) -> tuple[Array, Array]:
-        """Each prior as a row (6, 7) of coefficients of the coordinates, and the deviations (6,)."""
+    @cached_property
+    def _prior_slopes(self) -> Array:
+        """Each prior as a column (7, 6) of coefficients of the coordinates, over its deviation."""
         rows = np.zeros((len(PRIORS), GENERAL + 1))
         floor, _, slope_params, _, slope_tokens, gamma, sharpness = range(GENERAL + 1)
         rows[0, floor] = 1 / self.least_loss
         rows[1, slope_params] = rows[2, slope_tokens] = rows[4, gamma] = rows[5, sharpness] = 1.0
         rows[3, slope_params], rows[3, slope_tokens] = 1.0, -1.0
-        return rows, np.array([deviation for _, deviation in PRIORS])
+        return (rows / np.array([deviation for _, deviation in PRIORS])[:, None]).T
 
 
 @dataclass(frozen=True)
