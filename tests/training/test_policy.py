@@ -4,8 +4,10 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from maquette.model.loading import load_checkpoint, load_reward_model
 from maquette.objectives.config import PolicyConfig
 from maquette.objectives.rollouts import RolloutLoader, Rollouts, RolloutSchedule
 from maquette.text import Tokenizer
-from maquette.training import fit, read_history, read_record
+from maquette.training import Job, fit, read_history, read_record
 from maquette.training.checkpoint_io import CheckpointFolder
 from maquette.training.devices import Hardware
 from maquette.training.policy import PolicyPlan
@@ -166,6 +168,36 @@ def test_an_adapted_value_function_of_a_reward_model_leaves_its_weights_where_th
         kind.load_from_checkpoint(checkpoint[1], weights_only=True)
 
 
+def make_saved_job(folder: Path, changes: dict[str, Any], **more: Any) -> Job:
+    """Every step of which is saved."""
+    job = make_job(folder, changes, **more)
+    job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
+    return job
+
+
+def back_to(step: int, whole: Path, part: Path) -> None:
+    """A copy of a run as it was after a step."""
+    shutil.copytree(whole, part)
+    for path in (part / RUN / "checkpoints").iterdir():
+        if int(path.stem.partition("-")[2]) > step:
+            path.unlink()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any], dict[str, Any] | None], Path]:
+    """The folder of a whole run with these changes and this adapter, trained when it is first asked for."""
+    folders: dict[str, Path] = {}
+
+    def folder_of(changes: dict[str, Any], adapter: dict[str, Any] | None) -> Path:
+        key = json.dumps([changes, adapter])
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("whole")
+            fit(make_saved_job(folders[key], changes, adapter=adapter))
+        return folders[key]
+
+    return folder_of
+
+
 @pytest.mark.parametrize(
     ("step", "adapter", "changes"),
     [
@@ -176,20 +208,12 @@ def test_an_adapted_value_function_of_a_reward_model_leaves_its_weights_where_th
     ids=["3-whole", "3-lora", "8-whole", "8-lora", "3-lora-reward", "3-online_dpo"],
 )
 def test_going_on_from_a_checkpoint_is_exact(
-    tmp_path: Path, step: int, adapter: dict[str, Any] | None, changes: dict[str, Any]
+    tmp_path: Path, trained: Callable[..., Path], step: int, adapter: dict[str, Any] | None, changes: dict[str, Any]
 ) -> None:
     """From the middle of an iteration, and from between two, also with a stopped iteration behind it."""
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    for folder in (whole, part):
-        folder.mkdir()
-        job = make_job(folder, changes, adapter=adapter)
-        job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
-        fit(job)
-    checkpoints = part / RUN / "checkpoints"
-    for path in checkpoints.iterdir():
-        if int(path.stem.partition("-")[2]) > step:
-            path.unlink()
-    fit(job)
+    whole, part = trained(changes, adapter), tmp_path / "part"
+    back_to(step, whole, part)
+    fit(make_saved_job(part, changes, adapter=adapter))
     same_run(whole, part)
 
 
@@ -198,20 +222,18 @@ def test_going_on_from_a_checkpoint_is_exact(
 def test_two_processes_stop_early_together_and_go_on_within_an_iteration(tmp_path: Path) -> None:
     """Each has answers of its own, and after a restart has them again."""
     whole, part = tmp_path / "whole", tmp_path / "part"
-    hardware = Hardware("cpu", 2, 1, "ddp", 1, "fp32")
-    for folder in (whole, part):
-        folder.mkdir()
-        job = make_job(folder, {"target_kl": 1e-3})
-        job.callbacks["checkpoint"] |= {"every_n_train_steps": 1, "save_last_k": 100}
-        job = dataclasses.replace(job, hardware=hardware)
-        launch(fit, job, 2)
+    whole.mkdir()
+
+    def train(folder: Path) -> None:
+        job = make_saved_job(folder, {"target_kl": 1e-3})
+        launch(fit, dataclasses.replace(job, hardware=Hardware("cpu", 2, 1, "ddp", 1, "fp32")), 2)
+
+    train(whole)
     history = read_history(whole / RUN / "metrics.jsonl")
     shown = [row["policy/approxkl_avg"] for row in history if "policy/approxkl_avg" in row]
     assert max(shown) > 1e-3 and any(one == other for one, other in itertools.pairwise(shown))  # stopped steps
-    for path in (part / RUN / "checkpoints").iterdir():
-        if int(path.stem.partition("-")[2]) > 3:
-            path.unlink()
-    launch(fit, job, 2)
+    back_to(3, whole, part)
+    train(part)
     same_run(whole, part)
 
 

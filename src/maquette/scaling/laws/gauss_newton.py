@@ -90,20 +90,20 @@ def minimise(
     of Golub and Pereyra (1973): the step of the others is then Kaufman's (1975).
     """
     batch, points = theta.shape[0], target.shape[-1]
-    target = np.ascontiguousarray(np.broadcast_to(target, (batch, points)))
-    weights = np.ascontiguousarray(np.broadcast_to(np.ones(1) if weights is None else weights, (batch, points)))
+    goal: Array = np.ascontiguousarray(np.broadcast_to(target, (batch, points)))
+    counts: Array = np.ascontiguousarray(np.broadcast_to(np.ones(1) if weights is None else weights, (batch, points)))
     # Below this an objective is rounding error: residuals of 1e-14 of the target.
-    floor = 0.5e-28 * np.sum(weights * target**2, axis=1) + 1e-300
+    floor = 0.5e-28 * np.sum(counts * goal**2, axis=1) + 1e-300
     bounds = model.lower, model.upper
 
     def place(theta: Array) -> Array:
         theta = np.clip(theta, *bounds)
-        return theta if project is None else project(theta, target, weights)
+        return theta if project is None else project(theta, goal, counts)
 
     def evaluate(theta: Array) -> tuple[Array, Array, Array]:
         prediction, jacobian = model.predict(theta)
-        residual = target - prediction
-        objective = np.sum(weights * huber(residual, delta), axis=1)
+        residual = goal - prediction
+        objective = np.sum(counts * huber(residual, delta), axis=1)
         return residual, jacobian, np.where(np.isfinite(objective), objective, np.inf)
 
     rows = np.arange(batch)
@@ -112,7 +112,7 @@ def minimise(
     damping = np.full(batch, 1e-2)
     result = Minima(current.copy(), objective.copy(), np.zeros(batch, bool))
     for _ in range(iterations):
-        step, promised = _step(bounds, current, residual, jacobian, weights, damping, delta)
+        step, promised = _step(bounds, current, residual, jacobian, counts, damping, delta)
         trial = place(current + step)
         trial_residual, trial_jacobian, trial_objective = evaluate(trial)
         better = trial_objective <= objective
@@ -125,7 +125,7 @@ def minimise(
             going = ~settled
             rows, current, damping, objective = rows[going], current[going], damping[going], objective[going]
             residual, jacobian = residual[going], jacobian[going]
-            target, weights, floor = target[going], weights[going], floor[going]
+            goal, counts, floor = goal[going], counts[going], floor[going]
             if not len(rows):
                 break
     return result
