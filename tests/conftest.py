@@ -8,6 +8,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import shutil
 import sys
 from collections.abc import Iterator
 from html import escape
@@ -19,6 +20,8 @@ import yaml
 from hydra._internal import defaults_list
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
+
+from maquette.artifacts.files import atomic_file
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
@@ -118,6 +121,27 @@ def pytest_collection_finish() -> None:
         machine._TRIAL_STEPS, machine._TRIAL_SECONDS = 20, 0.2  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_store_is_copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow's tables take more than a second to make: once for all outputs, but in tests of the store."""
+    from maquette.tracking import store
+
+    make, whole = store._create, tmp_path_factory.mktemp("store") / "mlflow.db"
+
+    def create(file: Path) -> None:
+        if os.environ.get("PYTEST_CURRENT_TEST", "").startswith("tests/tracking/"):
+            make(file)
+            return
+        if not whole.exists():
+            make(whole)
+        with atomic_file(file) as copy:
+            shutil.copyfile(whole, copy)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "_create", create)
+        yield
 
 
 @pytest.fixture(scope="session")
