@@ -1,6 +1,6 @@
 """Are a fine-tuned run's logits the same in Maquette, in `transformers`, and in `peft` on the model it started from?
 
-    python benchmarks/exported_parity.py outputs/runs/<run with adapter=lora> outputs/artifacts/models/smollm2
+    python benchmarks/exported_parity.py outputs/runs/<run with adapter=lora>
 
 For a few conversations in the model's own chat template: the largest difference of log-probabilities between Maquette's
 reading of the exported model, `transformers`' reading of the same folder, and `peft`'s adapter over the base model;
@@ -28,19 +28,18 @@ LENGTH = 24
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("base", type=Path)
     arguments = parser.parse_args()
-    from peft import PeftModel
+    from peft import AutoPeftModelForCausalLM, PeftConfig
     from transformers import AutoModelForCausalLM
 
+    adapter = arguments.run / "adapter"
     ours, tokenizer = load_checkpoint(arguments.run)
-    base, _ = load_checkpoint(arguments.base)
+    base, _ = load_checkpoint(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
     prompts = [render(tokenizer, [{"role": "user", "content": text}], open_assistant=True).ids for text in REQUESTS]
     written = [one.tokens for one in generate(ours, prompts, tokenizer=tokenizer, max_tokens=LENGTH)]
     rows = [torch.tensor([[*prompt, *text]]) for prompt, text in zip(prompts, written, strict=True)]
     exported: Any = AutoModelForCausalLM.from_pretrained(arguments.run / "model", dtype=torch.float32)
-    theirs: Any = AutoModelForCausalLM.from_pretrained(arguments.base, dtype=torch.float32)
-    adapted = PeftModel.from_pretrained(theirs, str(arguments.run / "adapter"))
+    adapted: Any = AutoPeftModelForCausalLM.from_pretrained(str(adapter), dtype=torch.float32)
     models = {"transformers, exported": exported, "peft over the base": adapted.eval()}
     expected = [log_probs(ours(row)) for row in rows]
     moved = max((log_probs(base(row)) - one).abs().max().item() for row, one in zip(rows, expected, strict=True))

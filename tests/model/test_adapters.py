@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -179,7 +179,7 @@ def test_peft_makes_the_same_of_what_is_exported(
     attach(model, LORA | settings)
     moved(model.train())
     family = hf.family_of(hf.read_config(tmp_path / "base"), tmp_path / "base")
-    assert save_adapter(model, LORA | settings, family, tmp_path / "adapter")
+    assert save_adapter(model, LORA | settings, family, tmp_path / "adapter", tmp_path / "base")
     hf.save(merged(model), tokenizer, tmp_path / "merged")
     with torch.no_grad():
         expected = model.eval()(TOKENS)
@@ -187,6 +187,8 @@ def test_peft_makes_the_same_of_what_is_exported(
             AutoModelForCausalLM.from_pretrained(tmp_path / "base"), str(tmp_path / "adapter")
         )
         torch.testing.assert_close(theirs.eval()(TOKENS).logits, expected, rtol=0, atol=1e-4)
+        named = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "adapter"))  # which names what it is over
+        torch.testing.assert_close(named.eval()(TOKENS).logits, expected, rtol=0, atol=1e-4)
         whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
         torch.testing.assert_close(whole(TOKENS).logits, expected, rtol=0, atol=1e-4)
         torch.testing.assert_close(

@@ -119,9 +119,10 @@ def merged(model: Model) -> Model:
 
 
 def save_adapter(
-    model: LanguageModel | ScalarModel, node: Mapping[str, Any], family: "ModelFamily", folder: Path
+    model: LanguageModel | ScalarModel, node: Mapping[str, Any], family: "ModelFamily", folder: Path, base: Path | None
 ) -> bool:
-    """Writes the adapter alone as PEFT reads it over the family's model in `transformers`.
+    """Writes the adapter alone as PEFT reads it over the family's model in `transformers`, and that it is one of the
+    model in `base`: over another, as the one before a first fine-tuning, it would do something else.
 
     False, and nothing written, where the family stores several of our layers in one matrix (GPT-2), so that there is no
     layer of theirs to adapt.
@@ -144,6 +145,7 @@ def save_adapter(
     config.target_modules = {names[layer].rpartition(".")[2] for layer in adapted(model)}
     config.task_type = "CAUSAL_LM" if isinstance(model, LanguageModel) else "SEQ_CLS"
     config.inference_mode = True
+    config.base_model_name_or_path = None if base is None else str(base.absolute())
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

@@ -13,7 +13,7 @@ from maquette.artifacts.run_file import FILE
 from maquette.model import LanguageModel, ScalarModel, hf
 from maquette.model.adapters import CONFIG, merged, save_adapter
 from maquette.model.architecture import describe_architecture
-from maquette.model.loading import build_model
+from maquette.model.loading import build_model, model_folder
 from maquette.model.sharding import is_here
 from maquette.text import Tokenizer
 from maquette.tracking import RunLog, peak_memory_bytes
@@ -115,8 +115,9 @@ def _export(job: Job, opened: Opened, state: Mapping[str, Any], record: RunRecor
     )  # fmt: skip
     if adapter and not scalar:
         family = hf.family_of(hf.read_config(job.folder / "model"), job.folder / "model")
+        base = None if job.spec.checkpoint is None else model_folder(job.spec.checkpoint)
         with atomic_folder(job.folder / "adapter", lambda folder: (folder / CONFIG).exists()) as folder:
-            if not save_adapter(model, adapter, family, folder):
+            if not save_adapter(model, adapter, family, folder, base):
                 say(f"{record.name}: PEFT has no form for this adapter over {family.model_type}: only merged weights")
 
 
