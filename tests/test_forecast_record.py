@@ -43,12 +43,12 @@ def test_a_family_is_kept_once(record: Any, tmp_path: Path, monkeypatch: pytest.
 def test_what_is_filed_as_by_todays_predictor_is_what_it_says(record: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """A change of the predictor gives the rows so far a ladder of their own, as `demo m=2.5`."""
     rows = record.read_rows(record.ROWS)
-    kept = {(row["ladder"], row["law"]) for row in record.read_rows(record.FAMILIES)}
+    families = {(row["ladder"], row["law"]) for row in record.read_rows(record.FAMILIES)}
     assert record.predict_again(rows) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == sum((row["ladder"], row["law"]) in kept for row in rows) >= 10
+    assert len(lines) == sum((row["ladder"], row["law"]) in families for row in rows) >= 10
     todays = [line for line in lines if re.match(r"(demo|1e14) +\d", line)]
     assert len(todays) == sum(row["ladder"] in ("demo", "1e14") for row in rows)
     for line in todays:
-        said, today = re.findall(r"x .*?(\d\.\d+) \(.*today (\d\.\d+)", line)[0]
-        assert float(said) == pytest.approx(float(today), abs=0.002), line
+        predicted, today = re.findall(r"x .*?(\d\.\d+) \(.*today (\d\.\d+)", line)[0]
+        assert float(predicted) == pytest.approx(float(today), abs=0.002), line
