@@ -295,3 +295,26 @@ def test_every_page_says_its_kind_and_is_made_of_the_parts() -> None:
         [kind] = re.findall(r"{% block kind %}(.*?){% endblock %}", text)
         assert kind in known or "{{" in kind, name
         assert "<table" not in text and "<svg" not in text, f"{name}: use parts.table and parts.picture"
+
+
+def test_of_very_many_rows_all_but_the_first_are_folded_away() -> None:
+    facts = {"n": 41}
+    own = pages.environment()
+    template = own.from_string(
+        '{% import "parts.html.j2" as parts with context %}'
+        '{% set rows = [] %}{% for row in range(n) %}{% do rows.append(("r%d" % row, row)) %}{% endfor %}'
+        '{{ parts.table(("name", "value"), rows, caption="Rows") }}'
+    )
+    folded = template.render(page=pages._Contents(), **facts)
+    shown, _, rest = folded.partition("<details><summary>16 more</summary>")
+    assert shown.count('role="rowheader"') == 25 and rest.count('role="rowheader"') == 16
+    assert folded.count("<caption>") == 1
+    assert "<details>" not in template.render(page=pages._Contents(), n=40)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(3, 3), (6, 6), (7, 4), (9, 5), (13, 5)])
+def test_numbers_at_a_glance_stand_in_rows_of_one_length(count: int, columns: int) -> None:
+    template = pages.environment().from_string(
+        '{% import "parts.html.j2" as parts with context %}{{ parts.numbers([("a", 1)] * n) }}'
+    )
+    assert f"--columns: {columns}" in template.render(page=pages._Contents(), n=count)

@@ -201,7 +201,9 @@ def test_the_next_token_and_a_text_given_as_tokens(client: TestClient, models: d
 def test_ratings_of_the_votes_have_intervals(client: TestClient, tmp_path: Path) -> None:
     assert client.get("/arena/ratings").json() == {"models": [], "why": "There are no votes yet."}
     fight(client, "a")
-    assert client.get("/arena/ratings").json()["why"]  # models that have not met can't be compared
+    alone = client.get("/arena/ratings").json()
+    assert alone["why"]  # models that have not met can't be compared, and one vote says little of two that have
+    assert all(one["interval"] is None for one in alone["models"])
     for winner in ("a", "b", "tie (bothbad)", "a", "b", "tie", "b", "a", "a", "b"):
         fight(client, winner)
     rows = [json.loads(line) for line in (tmp_path / "arena" / BATTLES).read_text().splitlines()]

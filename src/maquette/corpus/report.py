@@ -87,17 +87,23 @@ def corpus_figure(facts: Mapping[str, Any]) -> "Figure":
     left.set_title("What is kept, and what each step drops")
     left.legend(ncols=2, fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.3))
 
-    series = [("training text repeating earlier text", "train"), ("validation text shared with training", "validation")]
+    series = [("training text that repeats", "train"), ("validation text seen in training", "validation")]
     for offset, (label, split) in zip((-0.2, 0.2), series, strict=True):
         before, after = ([100 * repetition[when][domain][split] for domain in domains] for when in ("before", "after"))
         color = COLORS[0] if split == "train" else COLORS[1]
-        right.barh([p + offset for p in places], before, 0.36, color=color, alpha=0.35, label=f"{label}, before")
+        right.barh([p + offset for p in places], before, 0.36, color=color, alpha=0.35, label=label)
         right.barh([p + offset for p in places], after, 0.36, color=color)
-        right.plot(after, [p + offset for p in places], "D", color=color, markersize=5, clip_on=False, label="after")
+        marks = {"color": color, "markersize": 5, "clip_on": False, "label": "of it kept"}
+        right.plot(after, [p + offset for p in places], "D", **marks)
     right.set_yticks(places, domains)
     right.invert_yaxis()
     right.set_xlim(0, 100)
     right.set_xlabel(f"stretches of {repetition['frame']} words and marks (%)")
     right.set_title("Repetition")
-    right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
+    handles, labels = right.get_legend_handles_labels()
+    order = sorted(range(4), key=lambda place: labels[place] == "of it kept")  # a row a split: its bar, its diamond
+    right.legend(
+        [handles[place] for place in order], [labels[place] for place in order], fontsize=8, loc="upper center",
+        bbox_to_anchor=(0.5, -0.3), ncols=2,
+    )  # fmt: skip
     return canvas

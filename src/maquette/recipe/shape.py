@@ -61,6 +61,20 @@ _FEED_FORWARD_GRAINS = ((128, 4), (512, 16), (math.inf, 64))
 """Up to this width, feed-forwards are multiples of this: matrix products like round numbers."""
 
 
+class SizeError(ConfigError):
+    """No model of the family is that small, or that large: it reaches from `smallest` to `largest`."""
+
+    def __init__(self, size: int, smallest: int, largest: int, vocab_size: int) -> None:
+        self.reach = (
+            f"with a vocabulary of {vocab_size:,}: models of this family have {smallest:,} to {largest:,} "
+            "parameters (core and head)."
+        )
+        self.too_small = size < smallest
+        super().__init__(
+            f"size={size:,} can't be reached {self.reach}", "Choose a size in between, or another vocabulary."
+        )
+
+
 @dataclass(frozen=True)
 class _Member:
     """One shape of the family and its N."""
@@ -82,11 +96,7 @@ def choose_shape(model: ModelConfig, size: int, *, vocab_size: int, context: int
     if len(members) == 1:
         return members[0].architecture
     if size < 0.8 * members[0].size or size > 1.25 * members[-1].size:
-        raise ConfigError(
-            f"size={size:,} can't be reached with a vocabulary of {vocab_size:,}: models of this family have "
-            f"{members[0].size:,} to {members[-1].size:,} parameters (core and head).",
-            "Choose a size in between, or another vocabulary.",
-        )
+        raise SizeError(size, members[0].size, members[-1].size, vocab_size)
     nearest = min(range(len(members)), key=lambda index: abs(math.log(members[index].size / size)))
     neighbours = range(max(0, nearest - 1), min(len(members), nearest + 2))
     candidates = [member for index in neighbours for member in _corrected(model, members, index)]

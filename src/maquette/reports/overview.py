@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from maquette.artifacts.progress import say
 from maquette.reports.pages import write_page
@@ -46,6 +46,11 @@ class ListedPage:
     title: str
     summary: str
     written: datetime.datetime
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder, which tells pages of one title apart."""
+        return PurePosixPath(self.path).parent.name
 
     @property
     def section(self) -> str:

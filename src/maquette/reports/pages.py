@@ -208,4 +208,4 @@ def _svg(figure: "Figure", part: "Bbox | None" = None) -> str:
         )
     drawn = buffer.getvalue()
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
-    return _WHITE.sub(r"\1: var(--card)", _BLACK.sub(r"\1: currentColor", drawn))
+    return _WHITE.sub(r"\1: var(--ground)", _BLACK.sub(r"\1: currentColor", drawn))

@@ -99,8 +99,8 @@ class TableCells(NamedTuple):
         """How wide a page's table has to be for its rows to be read across, in rem, rounded up to fours."""
         headings = [max(map(len, [*name.split(), ""])) for name, _ in self.columns]
         cells = [[min(len(row[place].text), _ONE_LINE) for row in self.rows] for place in range(len(headings))]
-        characters = sum(max(heading, *lengths, 4) for heading, lengths in zip(headings, cells, strict=True))
-        return 4 * math.ceil((0.56 * characters + 1.5 * len(headings) + 0.7) / 4)
+        widest = [max(heading, *lengths, 4) for heading, lengths in zip(headings, cells, strict=True)]
+        return 4 * math.ceil((0.56 * sum(widest) + 0.12 * widest[0] + 1.5 * len(headings) + 0.7) / 4)  # names are bold
 
 
 def tabulate(

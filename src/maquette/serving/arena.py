@@ -146,10 +146,11 @@ class Arena:
         rows = []
         for name, interval in rated.intervals.items():
             low, high = (1000 + ELO * end for end in interval)
-            known = math.isfinite(low) and math.isfinite(high)
+            known = math.isfinite(low) and math.isfinite(high) and not rated.warnings
             row = {"name": name, "rating": rated.elo(name), "battles": rated.battles[name]}
             rows.append(row | {"interval": [low, high] if known else None})
-        return {"models": rows, "why": " ".join(rated.warnings)}
+        why = [*rated.warnings, "More votes will tell; until then the numbers are an order alone."]
+        return {"models": rows, "why": " ".join(why) if rated.warnings else ""}
 
     def _mend(self) -> None:
         """Leaves whole lines alone in the battles, and one preference for each that was decided."""

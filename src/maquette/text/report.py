@@ -5,6 +5,7 @@ one cost; how are the known trouble-makers (numbers, indentation, misspelt words
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,11 @@ def write_report(
     report_figures.splits(splits, figures / "splits")
 
     facts = _facts(tokenizer, fits)
-    longest = np.argsort(-tokenizer.byte_lengths(), kind="stable")
+    longest = np.argsort(-tokenizer.byte_lengths(), kind="stable").tolist()
+    words = (token for id in longest if (token := tokenizer.token_bytes(id)).strip())  # not those of spaces alone
     details = {
         "measured_on": measured_on, "sweep": points, "numbers": numbers, "splits": splits, "use": use,
-        "longest_tokens": [visible(tokenizer.token_bytes(id)) for id in longest[:_LONGEST].tolist()],
+        "longest_tokens": [visible(word) for word in itertools.islice(words, _LONGEST)],
     }  # fmt: skip
     write_json(folder / "report.json", facts | details)
     shown = {**facts, **details, "sweep_megabytes": SWEEP_BYTES / 1e6}

@@ -16,6 +16,7 @@ from maquette.recipe.objectives import entry_of
 from maquette.reports.figures import curve, new_figure, size_colors
 from maquette.reports.overview import PAGE
 from maquette.reports.pages import is_current, write_page
+from maquette.reports.tables import quantity
 from maquette.training.metrics_file import read_history
 from maquette.training.record import RunRecord
 
@@ -94,7 +95,14 @@ def _curves(curves: Sequence[tuple[RunRecord, list[float], list[float]]]) -> "Fi
         axes.plot(compute, losses, color=color, linewidth=0.8, alpha=0.7)
         axes.plot(record.spec.compute, record.validation_loss, "o", color=color, markersize=5, markeredgecolor="white")
     ends = [record.validation_loss or 0.0 for record, _, _ in curves]
+    highest = 1.12 * max(ends)  # how curves begin is the same for all
+    seen = [spent for _, compute, losses in curves for spent, loss in zip(compute, losses, strict=True)
+            if loss <= highest and spent > 0]  # fmt: skip
     axes.set(xscale="log", xlabel="compute so far (FLOPs)", ylabel="loss (nats per token)")
-    axes.set_ylim(0.96 * min(ends), 1.12 * max(ends))  # how curves begin is the same for all
-    figure.colorbar(scale, ax=axes, label="parameters N")
+    axes.set_ylim(0.96 * min(ends), highest)
+    if seen:
+        axes.set_xlim(0.8 * min(seen), 1.5 * max(record.spec.compute for record, _, _ in curves))
+    bar = figure.colorbar(scale, ax=axes, label="parameters N", aspect=30, pad=0.02)
+    bar.ax.yaxis.set_major_formatter(lambda size, _: quantity(size))
+    bar.ax.yaxis.set_minor_formatter(lambda size, _: quantity(size) if f"{size:e}"[0] in "235" else "")
     return figure

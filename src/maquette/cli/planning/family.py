@@ -24,6 +24,7 @@ from maquette.cli.planning.pretraining import resolve_recipe, spec_of
 from maquette.cli.tokens import make_tokens
 from maquette.data.token_artifacts import TokensResult
 from maquette.recipe.run_spec import RunSpec, resolved_settings
+from maquette.recipe.shape import SizeError
 from maquette.scaling.predictions.prediction import check_data, is_local
 from maquette.training.record import read_record
 
@@ -87,6 +88,7 @@ def plan_member(
     family = family_settings(fit.table.folders, outputs)
     for note in family.notes:
         say(note)
+    asked = size
     if size is None:
         if fit.table.convention != "exact":
             raise ConfigError(
@@ -100,7 +102,12 @@ def plan_member(
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
     for _ in range(_ROUNDS):  # batch and steps follow the tokens: until both stay
-        recipe = resolve_recipe(config, family.data)
+        try:
+            recipe = resolve_recipe(config, family.data)
+        except SizeError as error:
+            if asked is not None:
+                raise
+            raise _out_of_reach(str(compute), str(size), error) from error
         if config.tokens == str(recipe.tokens):
             break
         config = dataclasses.replace(config, tokens=str(recipe.tokens), compute=None)
@@ -113,6 +120,16 @@ def plan_member(
         )
     check_data(spec, fit.table)
     return spec
+
+
+def _out_of_reach(compute: str, best: str, error: SizeError) -> ConfigError:
+    """Of a budget whose best size is none of the family's: what was asked for is the budget."""
+    return ConfigError(
+        f"compute={compute}: by this law {int(best):,} parameters are the best for it, which can't be reached "
+        f"{error.reach}",
+        f"Ask for {'more' if error.too_small else 'less'} compute, or give a size in between as well: "
+        f"size=... compute={compute}",
+    )
 
 
 def settings_of_folder(folder: Path, outputs: str) -> TrainStage:

@@ -19,7 +19,7 @@ from maquette.feedback.study.figures import (
     draw_overoptimisation,
     draw_signals,
 )
-from maquette.feedback.study.measurement import Measurement, PolicyResult, read_measurement
+from maquette.feedback.study.measurement import BestOfN, Measurement, PolicyResult, read_measurement
 from maquette.reports import render, write_page
 from maquette.statistics import IntervalEstimate
 
@@ -52,26 +52,44 @@ class StudyReport:
 
     @property
     def table(self) -> tuple[list[str], list[list[Any]]]:
-        """Columns and rows, a row for each policy and one for the best of the best-of-n."""
+        """What policies are worth: columns and rows, a row for each and one for the best of the best-of-n."""
+        reference = self.measurement.reference
+        columns = [
+            "policy", "gold, T = 1", "gold, greedy", f"wins against {reference} by gold (%)", "the same, greedy (%)",
+        ]  # fmt: skip
+        rows: list[list[Any]] = [
+            [
+                one.name, _interval(one.scores["gold"]), _interval(one.greedy["gold"]),
+                *(_interval(wins["gold"], 100, 1) if one.name != reference else ""
+                  for wins in (one.wins, one.greedy_wins)),
+            ]
+            for one in self.measurement.policies
+        ]  # fmt: skip
+        rows += [[name, round(curve.scores["gold"][place], 3), "", "", ""] for name, curve, place in self._best]
+        return columns, rows
+
+    @property
+    def price_table(self) -> tuple[list[str], list[list[Any]]]:
+        """How far policies went for it, and what it took: columns and rows as those of `table`."""
         learned = [name for name in self.measurement.policies[0].scores if name != "gold"]
         columns = [
-            "policy", "gold, T = 1", "gold, greedy", f"wins against {self.measurement.reference} by gold (%)",
-            "the same, greedy (%)",
-            *(f"{name}, T = 1" for name in learned), "KL (nats)", "words", "ended (%)", "training FLOPs", "seconds",
+            "policy", *(f"{name}, T = 1" for name in learned), "KL (nats)", "words", "ended (%)", "training FLOPs",
+            "seconds",
         ]  # fmt: skip
-        rows = [[*_cells(one, self.measurement.reference, learned)] for one in self.measurement.policies]
-        for curve in self.measurement.best_of_n:
-            place = max(range(len(curve.n)), key=lambda index: curve.scores["gold"][index])
-            row: list[Any] = [
-                f"best of {curve.n[place]} by {curve.reward}",
-                round(curve.scores["gold"][place], 3),
-                "",
-                "",
-                "",
-            ]
-            row += [round(curve.scores[name][place], 3) for name in learned]
-            rows.append([*row, round(curve.kl[place], 2), round(curve.words[place], 1), "", 0, ""])
+        rows = [_price(one, learned) for one in self.measurement.policies]
+        for name, curve, place in self._best:
+            scores = [round(curve.scores[key][place], 3) for key in learned]
+            rows.append([name, *scores, round(curve.kl[place], 2), round(curve.words[place], 1), "", 0, ""])
         return columns, rows
+
+    @property
+    def _best(self) -> list[tuple[str, BestOfN, int]]:
+        """Of each curve of best-of-n the place with the most gold, and what it is called."""
+        curves = self.measurement.best_of_n
+        places = [max(range(len(one.n)), key=one.scores["gold"].__getitem__) for one in curves]
+        return [
+            (f"best of {one.n[place]} by {one.reward}", one, place) for one, place in zip(curves, places, strict=True)
+        ]
 
     @property
     def diversity_table(self) -> tuple[list[str], list[list[Any]]]:
@@ -202,12 +220,9 @@ def _rounded(one: PolicyDiversity) -> list[Any]:
     return [round(one.entropy, 2), *("" if share is None else round(100 * share, 1) for share in shares)]
 
 
-def _cells(one: PolicyResult, reference: str, learned: Sequence[str]) -> list[Any]:
+def _price(one: PolicyResult, learned: Sequence[str]) -> list[Any]:
     return [
         one.name,
-        _interval(one.scores["gold"]),
-        _interval(one.greedy["gold"]),
-        *(_interval(wins["gold"], 100, 1) if one.name != reference else "" for wins in (one.wins, one.greedy_wins)),
         *(round(one.scores[name].value, 3) for name in learned),
         round(one.kl, 2),
         round(one.words, 1),

@@ -16,6 +16,7 @@ from maquette.feedback.study.measurement import Measurement
 from maquette.feedback.tasks import Exercises, demonstrate
 from maquette.reports import write_page
 from maquette.reports.figures import COLORS, new_figure
+from maquette.reports.tables import quantity
 from maquette.statistics import Interval, IntervalEstimate, bootstrap_mean, student_interval
 
 BEST = "best of n"
@@ -93,14 +94,16 @@ def write_sizes(folder: Path, measured: Mapping[int, Measurement], human: Interv
     write_text(folder / "sizes.csv", table.assign(human=human.value).to_csv(index=False, float_format="%.5g"))
     figure, axes = new_figure(width=6.6, height=4.4)
     axes.axhspan(human.low, human.high, color="0.6", alpha=0.3, linewidth=0)
-    axes.axhline(human.value, color="0.3", linestyle="--", linewidth=1, label="demonstrators")
+    axes.axhline(human.value, color="black", linestyle="--", linewidth=1, label="demonstrators")
     for color, (policy, part) in zip(COLORS, table.groupby("policy", sort=False), strict=False):
         errors = [part.gold - part.low.fillna(part.gold), part.high.fillna(part.gold) - part.gold]
         axes.errorbar(
             part["size"], part.gold, yerr=errors, fmt="o-", color=color, markersize=4, capsize=2, label=policy
         )
     axes.set(xscale="log", xlabel="size (parameters)", ylabel="gold reward per completion, T = 1, 95% intervals")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    axes.xaxis.set_major_formatter(lambda size, _: quantity(size))
+    axes.xaxis.set_minor_formatter(lambda size, _: quantity(size) if f"{size:e}"[0] in "25" else "")
     facts = {"title": title, "rows": rows, "human": human, "reference": reference,
              "table": table.to_dict("records")}  # fmt: skip
     write_page(folder, "alignment_sizes.html.j2", facts, {"sizes": figure})

@@ -37,7 +37,7 @@ at("challenge").onsubmit = async (event) => {
           verdict.replaceChildren(make("p", "note", `Written down: ${reply.votes} ${reply.votes === 1 ? "vote" : "votes"} so far.`));
           if (at("ratings").open) rate();
         } catch (error) { complain(place, error); }
-        at("challenge-words").focus();
+        writeNext("challenge-words");
       };
       verdict.append(button);
     }
@@ -60,7 +60,7 @@ async function rate() {
     table.append(head);
     for (const one of models) {
       const row = make("tr");
-      const interval = one.interval ? one.interval.map((end) => end.toFixed(0)).join(" to ") : "unbounded";
+      const interval = one.interval ? one.interval.map((end) => end.toFixed(0)).join(" to ") : "not known yet";
       for (const cell of [one.name, one.rating.toFixed(0), interval, one.battles]) row.append(make("td", "", String(cell)));
       table.append(row);
     }

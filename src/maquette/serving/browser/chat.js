@@ -9,7 +9,7 @@ function describe() {
   at("for-card").hidden = !one.card || at("chat").hidden;
   at("card").replaceChildren(...markdown(one.card || ""));
   at("for-system").hidden = !one.assistant || at("chat").hidden;
-  at("words").placeholder = one.assistant ? "Ask something (Enter sends)" : "Write a beginning (Enter continues it)";
+  at("words").placeholder = one.assistant ? hint("Ask something", "Enter sends") : hint("Write a beginning", "Enter continues it");
   at("send").textContent = one.assistant ? "Send" : "Continue";
 }
 
@@ -138,7 +138,7 @@ async function answer() {
   actions(view, turns.length - 1, one);
   keep();
   list();
-  at("words").focus();
+  writeNext("words");
 }
 
 /** What can be done with the turn at `place`. */

@@ -13,6 +13,15 @@ const chosen = () => state.models.find((one) => one.id === at("model").value) ||
 const percent = (share) => share === 0 ? "0" : share < 0.0001 ? "<.01%" : `${(100 * share).toFixed(share < 0.001 ? 2 : 1)}%`;
 const parameters = (count) => count >= 1e6 ? `${(count / 1e6).toFixed(1)} million` : count.toLocaleString("en");
 
+/** Narrow windows: settings are folded, and hints that speak of keys are left out. */
+const narrow = window.matchMedia("(max-width: 48rem)");
+const hint = (words, keys) => narrow.matches ? words : `${words} (${keys})`;
+
+/** Puts the cursor where one writes next, but where that would bring up a keyboard over what was just answered. */
+function writeNext(box) {
+  if (!window.matchMedia("(pointer: coarse)").matches) at(box).focus();
+}
+
 function sampling() {
   const values = { temperature: Number(at("temperature").value), top_p: Number(at("top_p").value) };
   for (const name of ["max_tokens", "seed"]) if (at(name).value !== "") values[name] = Number(at(name).value);

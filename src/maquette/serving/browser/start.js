@@ -31,7 +31,7 @@ function visit(name) {
   location.hash = name;
   open(name);
   if (name === "tokens" && !seen) at("look").requestSubmit();
-  at({ chat: "words", tokens: "token-words", arena: "challenge-words" }[name]).focus();
+  writeNext({ chat: "words", tokens: "token-words", arena: "challenge-words" }[name]);
 }
 
 for (const name of VIEWS) {
@@ -56,13 +56,15 @@ for (const name of VIEWS) {
   at("temperature").value = state.defaults.temperature;
   at("top_p").value = state.defaults.top_p ?? 1;
   for (const name of ["temperature", "top_p"]) at(name).oninput();
-  const wide = window.matchMedia("(min-width: 48.01rem)");
-  wide.onchange = () => { at("settings").open = wide.matches; };
-  wide.onchange();
+  narrow.onchange = () => {
+    at("settings").open = !narrow.matches;
+    at("challenge-words").placeholder = hint("A prompt for both", "Enter sends");
+    describe();
+  };
+  narrow.onchange();
   at("tab-arena").hidden = state.arena === null;
   at("fight").replaceChildren(make("p", "empty",
     "Two of the models respond to the same prompt. Which is which you learn when you have voted."));
-  at("challenge-words").placeholder = "A prompt for both (Enter sends)";
   begin();
   at("send").disabled = false;  // before, there is nobody to ask
   let id = null;
