@@ -6,7 +6,6 @@ predictions and plans that rest on a stored fit read the runs, not a copy of the
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,12 +158,10 @@ def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
     """The fit as a value, and its manifest. Raises `StageError` where a file was changed, or where this version of the
     package comes to another law from the same runs."""
     facts = read_facts(folder)
-    own = [form["target"] for form in facts["custom_forms"].values() if not form["target"].startswith("maquette.")]
-    for target in own:
+    for target in (own := _own_forms(facts)):
         check_code(target, folder / FACTS, "custom_forms")
-    asked = json.dumps({**{name: facts[name] for name in _ASKED}, "own": own}, sort_keys=True)
     make = _fit_again.__wrapped__ if own else _fit_again  # code of one's own may have changed
-    fit = make(folder / RUNS, digest_of_files(folder, RUNS), asked)
+    fit = make(folder, digest_of_files(folder, FACTS, RUNS))
     forecast = next(row for row in facts["forecasts"] if row["reach"] == 10 and row["form"] == facts["form"])
     again = fit.predict(forecast["N"], forecast["D"], compute=forecast["C"]).loss
     if fit.form != facts["form"] or abs(again / forecast["loss"] - 1) > SAME:
@@ -176,24 +173,26 @@ def load_fit(folder: Path) -> "tuple[SweepFit, Manifest]":
     return fit, read_manifest(folder)
 
 
-_ASKED = ("source", "convention", "notes", "form", "forced", "bootstrap", "seed", "level", "corpus")
+def _own_forms(facts: Mapping[str, Any]) -> list[str]:
+    """The targets of the forms that are not this package's."""
+    return [form["target"] for form in facts["custom_forms"].values() if not form["target"].startswith("maquette.")]
 
 
 @functools.lru_cache(maxsize=2)
-def _fit_again(runs: Path, _digest: str, asked: str) -> "SweepFit":
-    """The law of a stored table, by what its facts say was `asked`. The last ones stay: a prediction and the pages
-    about it each want the same, which takes seconds."""
+def _fit_again(folder: Path, _digest: str) -> "SweepFit":
+    """The law of a stored fit's runs; the digest of its files is part of the key. The last ones stay: a prediction and the
+    pages about it each want the same, which takes seconds."""
     from maquette.scaling.fits.sweep_fit import fit_sweep
     from maquette.scaling.fits.table import read_table
 
-    facts = json.loads(asked)
+    facts = read_facts(folder)
     table = dataclasses.replace(
-        read_table(runs), source=facts["source"], convention=facts["convention"], notes=tuple(facts["notes"])
+        read_table(folder / RUNS), source=facts["source"], convention=facts["convention"], notes=tuple(facts["notes"])
     )
     return fit_sweep(
         table,
         form=facts["form"] if facts["forced"] else None,
-        forms=facts["own"],
+        forms=_own_forms(facts),
         bootstrap=facts["bootstrap"],
         seed=facts["seed"],
         level=facts["level"],
