@@ -79,7 +79,8 @@ class Forecast:
     def compute_factor(self, loss: Any) -> Any:
         """How many times the compute lies between the forecast and `loss`: 1.36 where it is 2.3% off and the loss falls
         as C^-.074."""
-        return _plain(np.exp(np.abs(np.log(np.asarray(loss, float) / self.loss)) / np.abs(self.slope)))
+        with np.errstate(over="ignore", divide="ignore"):  # where the loss no longer falls no compute is enough: inf
+            return _plain(np.exp(np.abs(np.log(np.asarray(loss, float) / self.loss)) / np.abs(self.slope)))
 
     def half_width(self, level: float = 0.9) -> Any:
         """Half the interval as a share of the loss."""
