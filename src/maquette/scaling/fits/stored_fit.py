@@ -180,8 +180,8 @@ def _own_forms(facts: Mapping[str, Any]) -> list[str]:
 
 @functools.lru_cache(maxsize=2)
 def _fit_again(folder: Path, _digest: str) -> "SweepFit":
-    """The law of a stored fit's runs; the digest of its files is part of the key. The last ones stay: a prediction and the
-    pages about it each want the same, which takes seconds."""
+    """The law of a stored fit's runs; the digest of its files is part of the key. The last ones stay: a prediction and
+    the pages about it each want the same, which takes seconds."""
     from maquette.scaling.fits.sweep_fit import fit_sweep
     from maquette.scaling.fits.table import read_table
 
