@@ -120,7 +120,9 @@ except SystemExit as ended:
     print("exit code", ended.code, "imported", [name for name in {heavy} if name in sys.modules])
 """
     typed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
-    assert typed.stdout.splitlines()[-1] == "exit code 0 imported []" and typed.stderr.count("up to date") >= 5
+    assert typed.stdout.splitlines()[-1] == "exit code 0 imported []" and typed.stderr.count("up to date") >= 5, (
+        typed.stderr
+    )
 
     made = demo.make(settings)
     study = build("alignment", tmp_path / "outputs" / "artifacts", name=None, label="tiny", config={},
