@@ -34,7 +34,10 @@ def main() -> None:
 
     adapter = arguments.run / "adapter"
     ours, tokenizer = load_checkpoint(arguments.run)
-    base, _ = load_checkpoint(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
+    begun_from = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if begun_from is None:
+        parser.error(f"{adapter} does not name its model, as adapters of older runs: train it again.")
+    base, _ = load_checkpoint(begun_from)
     prompts = [render(tokenizer, [{"role": "user", "content": text}], open_assistant=True).ids for text in REQUESTS]
     written = [one.tokens for one in generate(ours, prompts, tokenizer=tokenizer, max_tokens=LENGTH)]
     rows = [torch.tensor([[*prompt, *text]]) for prompt, text in zip(prompts, written, strict=True)]

@@ -86,6 +86,12 @@ def summary(table: pd.DataFrame, level: float, reference: str) -> list[dict[str,
     return rows
 
 
+def by_size(table: pd.DataFrame, column: str, sizes: Sequence[int]) -> dict[str, list[float | None]]:
+    """The values of a column for each policy, one for each of `sizes`; None where the policy has none there."""
+    values = table.set_index(["policy", "size"])[column].to_dict()
+    return {policy: [values.get((policy, size)) for size in sizes] for policy in dict.fromkeys(table.policy)}
+
+
 def write_sizes(folder: Path, measured: Mapping[int, Measurement], human: IntervalEstimate, title: str) -> list[Any]:
     """Writes sizes.csv, index.html and the figure into `folder`; returns the rows of `summary`."""
     table = gold_over_sizes(measured)
@@ -104,7 +110,8 @@ def write_sizes(folder: Path, measured: Mapping[int, Measurement], human: Interv
     axes.legend(fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     axes.xaxis.set_major_formatter(lambda size, _: quantity(size))
     axes.xaxis.set_minor_formatter(lambda size, _: quantity(size) if f"{size:e}"[0] in "25" else "")
-    facts = {"title": title, "rows": rows, "human": human, "reference": reference,
-             "table": table.to_dict("records")}  # fmt: skip
+    sizes = sorted(measured)
+    facts = {"title": title, "rows": rows, "human": human, "reference": reference, "sizes": sizes,
+             "gold": by_size(table, "gold", sizes), "kl": by_size(table, "kl", sizes)}  # fmt: skip
     write_page(folder, "alignment_sizes.html.j2", facts, {"sizes": figure})
     return rows

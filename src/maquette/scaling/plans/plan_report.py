@@ -84,12 +84,11 @@ def plan_rows(plan: ComputePlan) -> Iterator[tuple[str, str, str]]:
         yield "staff cost", f"${quantity(plan.staff_cost)}", people
         yield "total cost", f"${quantity(plan.total_cost)}", ""
     yield "energy", f"{quantity(plan.energy)} kWh", f"PUE {given.overhead:g}"
-    tonnes = plan.tonnes_co2e
-    flights = f"{plan.flights:,.{0 if plan.flights >= 10 else 1}f} return flights New York-London"
-    if plan.flights < 0.1:
-        flights = "less than a tenth of a return flight New York-London"
+    tonnes, flights = plan.tonnes_co2e, plan.flights
     emissions = f"{tonnes:,.0f} t CO2e" if tonnes >= 10 else f"{1e3 * tonnes:,.3g} kg CO2e"
-    yield "emissions", emissions, f"{flights}, at {given.kilograms_per_kwh:g} kg/kWh"
+    count = f"{flights:,.{0 if flights >= 10 else 1}f}" if flights >= 0.1 else "less than 0.1"
+    per_kwh = f"{given.kilograms_per_kwh:g} kg/kWh"
+    yield "emissions", emissions, f"{count} return flights New York-London, at {per_kwh}"
     yield "weights and optimiser", f"{gigabytes(plan.training_memory_per_gpu)} per GPU", "sharded over all"
     yield "memory to serve", gigabytes(plan.serving_memory), "weights in 16 bits"
     yield "one more dollar of GPUs", f"{-plan.gain_per_dollar_gpus:.2g} nats", ""
