@@ -371,7 +371,7 @@ def draw(rows: list[dict[str, str]]) -> None:
         f"{name}: {row['part']}, {row['model']}, {row['context']}" for name, row in zip(ladders, rows, strict=True)
     ]
     name_rows(left, words)
-    left.set(xlabel="% of the predicted loss", title=f"Observed, and intervals (50%, 90%), {len(rows)} forecasts")
+    left.set(xlabel="% of the predicted loss", title=f"{len(rows)} forecasts (50%, 90%), and observed")
     groups = np.array([
         "all at 100x" if float(row["reach"]) > 10 else "demo, 10x" if row["ladder"] in LIKE_THE_DEMO else "others, 10x"
         for row in rows
