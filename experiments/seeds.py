@@ -98,7 +98,7 @@ def write_table(table: pd.DataFrame, outputs: str, name: str) -> None:
 
 COLUMNS = {
     "policy": "{policy}", "seeds": "{seeds}", "KL": "{kl:.2f}", "difference in gold": "{value:+.3f}",
-    "95% over seeds": "{low:+.3f} to {high:+.3f}", "seen with 80% from": "{detectable:.3f}",
+    "95% over seeds": "{interval}", "seen with 80% from": "{seen}",
 }  # fmt: skip
 
 
@@ -111,7 +111,13 @@ def differences(table: pd.DataFrame, reference: str = "sft", column: str = "gold
         if policy != reference and len(change):
             of_policy: Mapping[str, Any] = table[table.policy == policy].mean(numeric_only=True)
             kl = of_policy.get("kl", np.nan)
-            rows.append({"policy": policy, "seeds": len(change), "kl": kl, **vars(mean_over_seeds(change))})
+            mean = mean_over_seeds(change)
+            told = len(change) > 1
+            interval = f"{mean.low:+.3f} to {mean.high:+.3f}" if told else "needs seeds"
+            seen = f"{mean.detectable:.3f}" if told else ""
+            rows.append(
+                {"policy": policy, "seeds": len(change), "kl": kl, "interval": interval, "seen": seen} | vars(mean)
+            )
     return rows
 
 

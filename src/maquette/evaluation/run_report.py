@@ -112,7 +112,7 @@ def bits_figure(scores: Sequence[BaselineScore], model: Mapping[str, float]) -> 
     names = [UNIFORM, UNIGRAM, NGRAM, MODEL]
     values = {(score.baseline, score.domain): score.bits_per_byte for score in scores}
     values |= {(MODEL, domain): bits for domain, bits in model.items()}
-    figure, axes = new_figure(width=8.4, height=0.7 + 0.82 * len(domains))
+    figure, axes = new_figure(width=8.4, height=0.9 + 0.82 * len(domains))
     height = 0.19
     for index, name in enumerate(names):
         places = [place + (index - 1.5) * height for place in range(len(domains))]
@@ -129,7 +129,7 @@ def bits_figure(scores: Sequence[BaselineScore], model: Mapping[str, float]) -> 
     axes.set_xlabel("bits per byte of held-out text (less is better)")
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
+    axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
     return figure
 
 

@@ -29,7 +29,7 @@ from maquette.evaluation.questions import FREE, QuestionSet
 from maquette.evaluation.suite import HeldOut, Suite, SuiteResults
 from maquette.model.loading import model_folder
 from maquette.recipe.objectives import entry_of
-from maquette.reports import write_page
+from maquette.reports import quantity, write_page
 from maquette.statistics import bootstrap_mean, detectable_difference, holm
 from maquette.tracking import RunLog
 
@@ -289,7 +289,7 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
         rate = row["bits_per_byte"]
         console.print(
             f"{domain}: {rate['value']:.3f} bits per byte ({rate['low']:.3f} to {rate['high']:.3f}), "
-            f"perplexity {row['perplexity']['value']:.2f} by token",
+            f"perplexity {quantity(row['perplexity']['value'])} by token",
             markup=False, highlight=False,
         )  # fmt: skip
     for name, test in result["contamination"].items():

@@ -299,9 +299,12 @@ def write_verdicts(verdicts: Verdicts, folder: Path) -> None:
 
 
 def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
-    """Left every verdict with its intervals, right the errors by reach."""
-    figure, (left, right) = new_figure(1, 2, width=5.4, height=max(3.2, 0.35 * len(verdicts) + 1.6))
+    """Left every verdict with its intervals; right the errors by reach, where there are several."""
     ordered = sorted(verdicts, key=lambda verdict: verdict.prediction.created)
+    reaches = [verdict.prediction.reach for verdict in ordered]
+    panels = 1 if min(reaches) == max(reaches) else 2
+    figure, axes = new_figure(1, panels, width=5.4, height=max(3.2 if panels > 1 else 2.2, 0.35 * len(verdicts) + 1.6))
+    left, *right = np.atleast_1d(axes)
     for place, verdict in enumerate(ordered):
         one = verdict.prediction
         for level, width in ((0.9, 3), (0.5, 8)):
@@ -314,14 +317,10 @@ def calibration_figure(verdicts: Sequence[Verdict]) -> "Figure":
     left.set_ylim(-0.7, len(ordered) - 0.3)
     left.invert_yaxis()
     left.set(xlabel="relative error of the prediction (%)", title="Verdicts with 50% and 90% intervals")
-    reaches = [verdict.prediction.reach for verdict in ordered]
-    colors = [COLORS[2] if verdict.inside[0.9] else COLORS[1] for verdict in ordered]
-    right.scatter(reaches, [100 * verdict.relative for verdict in ordered], c=colors)
-    right.axhline(0, color="black", lw=0.8)
-    right.set(
-        xscale="log",
-        xlabel="reach (compute over the fit's largest budget)",
-        ylabel="relative error (%)",
-    )
-    right.set_title("Errors by reach (green: inside 90%)")
+    for axes in right:
+        colors = [COLORS[2] if verdict.inside[0.9] else COLORS[1] for verdict in ordered]
+        axes.scatter(reaches, [100 * verdict.relative for verdict in ordered], c=colors)
+        axes.axhline(0, color="black", lw=0.8)
+        axes.set(xscale="log", xlabel="reach (compute over the fit's largest budget)", ylabel="relative error (%)")
+        axes.set_title("Errors by reach (green: inside 90%)")
     return figure
