@@ -173,6 +173,8 @@ def test_the_real_model(real_model: Path, tmp_path: Path) -> None:
     """A step of each stage; the untouched model does not know the form."""
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "models").symlink_to(real_model / "artifacts" / "models")
+    (documents := tmp_path / "documents").mkdir()
+    write_documents(documents, sentences=8)  # read by four policies: half of the time goes by their length
     few = {
         "prompts": 2,
         "sft": {"instructions": {"count": 4, "held_out": 2}, "trainer": {"max_steps": 1},
@@ -181,11 +183,11 @@ def test_the_real_model(real_model: Path, tmp_path: Path) -> None:
         "dpo": {"trainer": {"max_steps": 1}, "objective": {"batch_size": 1, "sample_prompts": 1}},
         "ppo": {"objective": {"num_iterations": 1, "rollout_batch_size": 4, "num_minibatches": 1, "sample_prompts": 1},
                 "data": {"micro_batch_size": 4}},
-        "corpus": {"source": {"limit": 60}},
     }  # fmt: skip
     lines = overrides(
         tmp_path, "labels.feedback=simulated", "++evaluate.suite={embedded: [agreement], items: 8, documents: 2}",
-        "++evaluate.suite.stride=512", "max_completion_length=8", **few,
+        f"++corpus.source={{kind: jsonl, path: '{documents}', limit: null}}",
+        "++corpus.corpus={near_duplicates: 1.0, workers: 1}", "max_completion_length=8", **few,
     )  # fmt: skip
     folder = alignment.run(study(lines))
     facts = read_manifest(folder).facts

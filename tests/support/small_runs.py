@@ -21,13 +21,13 @@ WORDS = {
 }
 
 
-def write_documents(folder: Path, documents: int = 60) -> None:
+def write_documents(folder: Path, documents: int = 60, sentences: int = 60) -> None:
     """Sentences whose every second word follows from the one before it: two domains of so many documents."""
     for domain, nouns in WORDS.items():
         numbers = random.Random(domain)
         lines = []
         for document in range(documents):
-            words = [numbers.choice(nouns) for _ in range(60)]
+            words = [numbers.choice(nouns) for _ in range(sentences)]
             text = " ".join(f"{word} {word.upper()} {numbers.randrange(1000)}." for word in words)
             lines.append(json.dumps({"id": f"{domain}-{document}", "text": text, "domain": domain}))
         (folder / f"{domain}.jsonl").write_text("\n".join(lines), encoding="utf-8")

@@ -10,7 +10,14 @@ from maquette.artifacts import ConfigError
 from maquette.artifacts.files import read_json
 from maquette.cli.command_line.law_config import FitStage
 from maquette.cli.fit import run
-from maquette.scaling.fits.setting_effect import BITS, effect_figure, effect_table, setting_effect
+from maquette.scaling.fits.setting_effect import (
+    BITS,
+    SettingEffect,
+    effect_figure,
+    effect_table,
+    names_of,
+    setting_effect,
+)
 from maquette.scaling.fits.table import RunTable, read_table
 from maquette.scaling.laws.runs import LawError
 from maquette.tracking.config import TrackingConfig
@@ -63,7 +70,17 @@ def test_names_take_their_places_and_one_seed_has_no_interval(tmp_path: Path) ->
         table(frame.assign(mixture=frame.mixture + " from 0.8 of the tokens on"), tmp_path), "mixture"
     )
     assert [label.get_text() for label in effect_figure(phases).axes[0].get_xticklabels()] == list("ABCD")
-    assert effect_table(phases.points[BITS], 0.9)[1][2][0] == "C: m272 from 0.8 of the tokens on"
+    assert effect_table(phases, BITS)[1][2][0] == "C: m272 from 0.8 of the tokens on"
+    assert "is best at mixture=A:" in phases.finding and "B is m2048 from 0.8 of the tokens on" not in phases.finding
+    assert "B is m2048 from 0.8 of the tokens on;" in phases.words
+
+
+def test_lists_are_called_as_they_are_typed() -> None:
+    given = ['[]', '[{"start": 0.8, "weights": {"docs": 1.0}, "rope_theta": null}]', '[not json']  # fmt: skip
+    effect = SettingEffect("mixture.phases", names_of(given), {}, 0.9, ())
+    assert [effect.full_name(value) for value in given] == [
+        "A: []", "B: [{start: 0.8, weights: {docs: 1}}]", "C: [not json"
+    ]  # fmt: skip
 
 
 def test_budgets_stay_apart_and_unequal_compute_is_said(tmp_path: Path) -> None:

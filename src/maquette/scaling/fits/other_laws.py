@@ -100,7 +100,7 @@ def size_and_tokens(table: RunTable, *, level: float) -> FoundLaw:
 def effect(table: RunTable, column: str, measures: Sequence[str], *, level: float) -> FoundLaw:
     """What the values of a column do at equal compute."""
     result = setting_effect(table, column, measures, level)
-    tables = {name: effect_table(points, level) for name, points in result.points.items()}
+    tables = {name: effect_table(result, name) for name in result.points}
     return FoundLaw(
         f"effect-of-{column}", "setting_effect.html.j2", result, result.words, effect_facts(result),
         effect_figure(result), shown={"tables": tables},

@@ -6,6 +6,7 @@ Where a budget has several sizes the best of each value counts, so that none win
 Differences are paired by seed (Student's intervals), from the first value on.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -50,30 +51,68 @@ class EffectPoint:
 
 @dataclass(frozen=True)
 class SettingEffect:
-    """By measure its points, budget by budget in the order of the values."""
+    """By measure its points, budget by budget in the order of the values; `names`: what each value is called."""
 
     column: str
+    names: Mapping[Any, str]
     points: Mapping[str, tuple[EffectPoint, ...]]
     level: float
     warnings: tuple[str, ...]
 
     @property
-    def words(self) -> str:
+    def finding(self) -> str:
         """What the first measure says, a sentence a budget."""
         name, points = next(iter(self.points.items()))
         sentences = []
         for budget in dict.fromkeys(point.budget for point in points):
             here = [point for point in points if point.budget == budget]
             best = (max if higher_is_better(name) else min)(here, key=_mean)
-            text = f"At {budget:.2g} FLOPs {name} is best at {self.column}={_name(best.value)}: {best.mean:.4g}"
+            text = f"At {budget:.2g} FLOPs {name} is best at {self.column}={self.names[best.value]}: {best.mean:.4g}"
             if best.difference is not None and best.difference_interval is not None:
-                text += f", {best.difference:+.4f} ({span(best.difference_interval, 4)}) from {_name(here[0].value)}"
+                text += (
+                    f", {best.difference:+.4f} ({span(best.difference_interval, 4)}) from {self.names[here[0].value]}"
+                )
             sentences.append(f"{text}.")
         return " ".join(sentences)
 
+    @property
+    def words(self) -> str:
+        """The finding, and what its letters stand for."""
+        letters = [f"{name} is {_text(value)}" for value, name in self.names.items() if name != _text(value)]
+        return f"{self.finding} Here {'; '.join(letters)}." if letters else self.finding
 
-def _name(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    def full_name(self, value: Any) -> str:
+        """A value with its letter, if it has one."""
+        name, text = self.names[value], _text(value)
+        return text if name == text else f"{name}: {text}"
+
+
+def names_of(values: Sequence[Any]) -> dict[Any, str]:
+    """Each value as text; where one is long, all are A, B, ... in their order."""
+    texts = [_text(value) for value in values]
+    if max(map(len, texts)) > _LONGEST and len(texts) <= len(ascii_uppercase):
+        texts = list(ascii_uppercase[: len(texts)])
+    return dict(zip(values, texts, strict=True))
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed; of lists and mappings, which tables hold as JSON, without what nobody set."""
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    if not isinstance(value, str) or not value.startswith(("[", "{")):
+        return str(value)
+    try:
+        return _typed(json.loads(value))
+    except ValueError:
+        return value
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_typed(one)}' for key, one in value.items() if one is not None)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_typed, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _mean(point: EffectPoint) -> float:
@@ -102,7 +141,8 @@ def setting_effect(table: RunTable, column: str, measures: Sequence[str] = (), l
     if missing:
         raise LawError(f"measures={missing[0]}: no two values of {column} have it at one compute.")
     fewest = min(point.seeds for measured in points.values() for point in measured)
-    return SettingEffect(column, points, level, tuple(_warnings(table, values, rows, fewest)))
+    names = names_of(order)
+    return SettingEffect(column, names, points, level, tuple(_warnings(table, values, names, rows, fewest)))
 
 
 def default_measures(table: RunTable) -> list[str]:
@@ -171,7 +211,11 @@ def _points(
 
 
 def _warnings(
-    table: RunTable, values: Sequence[Any], rows: Mapping[tuple[Any, float, float], int], fewest: int
+    table: RunTable,
+    values: Sequence[Any],
+    names: Mapping[Any, str],
+    rows: Mapping[tuple[Any, float, float], int],
+    fewest: int,
 ) -> list[str]:
     warnings = []
     if fewest < 3:
@@ -188,7 +232,7 @@ def _warnings(
             best = [table.params[row] for (one, _), row in chosen.items() if one == value]
             ends = table.params[rivals].min(), table.params[rivals].max()
             if ends[0] < ends[1] and all(size in ends for size in best):
-                edges.append(_name(value))
+                edges.append(names[value])
         if edges:
             warnings.append(
                 f"At {budget:.2g} FLOPs the best size tried is the smallest or the largest for {', '.join(edges)}: "
@@ -219,20 +263,18 @@ def _ends(interval: Interval | None) -> list[float] | None:
     return None if interval is None or not np.isfinite(interval).all() else list(interval)
 
 
-def effect_table(points: Sequence[EffectPoint], level: float) -> tuple[list[str], list[tuple[str, ...]]]:
+def effect_table(effect: SettingEffect, measure: str) -> tuple[list[str], list[tuple[str, ...]]]:
     """Headings and rows of one measure."""
-    letters = dict(zip(sorted({point.value for point in points}, key=_ascending), ascii_uppercase, strict=False))
-    long = any(len(_name(point.value)) > _LONGEST for point in points)
     rows: list[tuple[str, ...]] = [
         (
-            f"{letters.get(point.value, '')}: {point.value}" if long else _name(point.value),
+            effect.full_name(point.value),
             f"{point.budget:.2g}", str(point.seeds), f"{point.mean:.4f}",
             "" if point.difference is None else f"{point.difference:+.4f}",
             "" if (ends := _ends(point.difference_interval)) is None else span(ends, 4),
         )
-        for point in points
+        for point in effect.points[measure]
     ]  # fmt: skip
-    return ["value", "FLOPs", "seeds", "mean", "from the first", f"{level:.0%}"], rows
+    return ["value", "FLOPs", "seeds", "mean", "from the first", f"{effect.level:.0%}"], rows
 
 
 def effect_figure(effect: SettingEffect) -> "Figure":
@@ -252,7 +294,8 @@ def effect_figure(effect: SettingEffect) -> "Figure":
         for budget, color in zip(dict.fromkeys(point.budget for point in points), COLORS, strict=False):
             here = [point for point in points if point.budget == budget]
             x = [at[point.value] for point in here]
-            axes.plot(x, [point.mean for point in here], "o-", color=color, label=f"{budget:.2g} FLOPs")
+            line = "o-" if numbers else "o"  # what has no order has nothing in between
+            axes.plot(x, [point.mean for point in here], line, color=color, label=f"{budget:.2g} FLOPs")
             for place, point in zip(x, here, strict=True):
                 axes.plot([place] * point.seeds, point.each, ".", color=color, alpha=0.4, ms=4)
                 if np.isfinite(point.interval).all():
@@ -260,9 +303,7 @@ def effect_figure(effect: SettingEffect) -> "Figure":
         if numbers and order[0] > 0 and order[-1] >= 8 * order[0]:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
-        names = [_name(value) for value in order]
-        long = max(map(len, names)) > _LONGEST
-        axes.set_xticks(list(at.values()), ascii_uppercase[: len(names)] if long and not numbers else names)
+        axes.set_xticks(list(at.values()), [effect.names[value] for value in order])
         axes.set(xlabel=effect.column, ylabel=name)
     np.ravel(panels)[0].legend(fontsize=8)
     return figure

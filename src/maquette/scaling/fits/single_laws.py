@@ -157,7 +157,7 @@ def single_figure(laws: SingleLaws) -> "Figure":
     """Loss over N at each number of tokens, and over D at each size; the law at the largest of the other."""
     from matplotlib.ticker import NullFormatter
 
-    figure, panels = new_figure(1, 2, width=5.2, height=4.2)
+    figure, panels = new_figure(1, 2, width=5.2, height=5.0)
     for axes, law in zip(panels, laws.both, strict=True):
         colors = size_colors(len(law.points))[::-1]
         for (held, (x, loss)), color in zip(law.points.items(), colors, strict=True):
@@ -174,5 +174,5 @@ def single_figure(laws: SingleLaws) -> "Figure":
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"L({law.axis}) alone")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.18))  # it hides no line
     return figure
