@@ -82,7 +82,7 @@ def test_the_tracker_knows_it_too(record: RunRecord, configure: Configure) -> No
     row = runs.iloc[0]
     assert (row["status"], row["name"]) == ("FINISHED", record.name)
     assert (row["N"], row["D"], row["C"]) == (record.spec.size, record.spec.tokens, record.spec.compute)
-    assert row["C_kaplan"] == record.spec.kaplan_compute
+    assert row["C_kaplan"] == record.spec.kaplan_compute and row["V"] == record.spec.architecture.vocab_size
     assert row["model.hidden_size"] == 16
     assert row["validation/loss"] == record.validation_loss
     assert row["validation/animals/bits_per_byte"] == record.domains["animals"]["bits_per_byte"]

@@ -121,12 +121,13 @@ class RunSpec(Recipe):
     @property
     def params(self) -> dict[str, Any]:
         """The tracker's parameters: the settings, and the numbers that laws are made of. N counts what a token uses;
-        `N_total` is N with the experts that it does not go through."""
+        `N_total` is N with the experts that it does not go through; V tokens are in the vocabulary."""
         counts = self.parameters
         return {
             **self.settings,
             "N": self.size, "N_core": counts.core, "N_head": counts.head, "N_embedding": counts.embedding,
-            "D": self.tokens, "C": self.compute, "C_kaplan": self.kaplan_compute, "steps": self.steps,
+            "V": self.architecture.vocab_size, "D": self.tokens, "C": self.compute, "C_kaplan": self.kaplan_compute,
+            "steps": self.steps,
             **({"N_total": self.size + counts.inactive} if counts.inactive else {}),
         }  # fmt: skip
 

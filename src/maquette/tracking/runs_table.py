@@ -19,7 +19,8 @@ MOST_DIFFERENCES = 8
 """At most so many settings are shown beside each other."""
 
 _SHOWN_ANYWAY = (
-    "size", "tokens", "params.tokens", "N", "N_core", "N_head", "N_embedding", "N_total", "D", "C", "C_kaplan", "steps",
+    "size", "tokens", "params.tokens", "N", "N_core", "N_head", "N_embedding", "N_total", "V", "D", "C", "C_kaplan",
+    "steps",
 )  # fmt: skip
 _SPARE = ("energy", "size", "MFU", "sweep", "tokens/s", "age")
 """What a narrow terminal does without, in this order: the size stands in the name, too."""
