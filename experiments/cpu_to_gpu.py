@@ -9,8 +9,9 @@ much, written down and committed before a GPU trains the runs.
 Further words of `predict` are settings of `maquette train` for the family. The text is packed into
 `<outputs>/text.parquet`, which travels beside the repository and is tokenised where the run is; one that is made up
 (source=synthetic_web) is made there from its seed. Predictions lie in benchmarks/results/cpu_to_gpu, their hashes in
-predictions.txt: commit that folder, then train. A target that would read the text more than twice is left out, and that
-is said. Training that runs out of minutes saves, and the next call resumes it. Never run on a GPU so far.
+predictions.txt: commit that folder, then train. Where the best size would read the text more than twice a larger one is
+predicted, which reads it twice; where that would be over twice the best size the target is left out, and that is said.
+Training that runs out of minutes saves, and the next call resumes it. Never run on a GPU so far.
 """
 
 import csv
@@ -119,13 +120,13 @@ def predict(config: Settings, words: list[str]) -> int:
     law = Path(function_of("fit")([*at, f"runs={family.name}"]))
     unique, fitted = unique_tokens(words), load_fit(law)[0]
     for target in config.targets:
-        epochs = fitted.best(target).tokens / unique
-        if epochs > MOST_EPOCHS:
-            say(f"{target:.3g} FLOPs: left out. The best size would read the {quantity(unique)} tokens of text "
-                f"{epochs:.1f} times, more than {MOST_EPOCHS:g}. source= gives it more.")  # fmt: skip
+        size = size_for(target, fitted.best(target).tokens, unique)
+        if size is None:
+            say(f"{target:.3g} FLOPs: left out. {MOST_EPOCHS:g} epochs of the {quantity(unique)} tokens of text are less "
+                "than half of what the best size would read. source= gives it more.")  # fmt: skip
         elif find_written(config.outputs, read_manifest(law).digest, target) is None:
             function_of("predict")(
-                [*at, f"fit={law}", f"compute={target:g}", f"register={config.results}/predictions.txt"]
+                [*at, f"fit={law}", f"compute={target:g}", f"size={size}", f"register={config.results}/predictions.txt"]
             )
     written = read_predictions(config.outputs)
     if not written:
@@ -139,6 +140,15 @@ def predict(config: Settings, words: list[str]) -> int:
     text = f", with {config.outputs}/text.parquet beside it" if packed_text(config, words) else ""
     say(f"Commit {config.results} and push it; train from that commit on a GPU{text}.")
     return 0
+
+
+def size_for(compute: float, tokens: float, unique: int) -> str | None:
+    """The size to train with so much compute, whose best size reads so many `tokens`: that one (`null`) where the text
+    lasts for it, a larger one that reads it `MOST_EPOCHS` times at most; None where that would be twice as large."""
+    most = MOST_EPOCHS * unique
+    if tokens <= 0.9 * most:  # shapes are rounded, and with them tokens
+        return "null"
+    return f"{compute / (6 * most):.0f}" if tokens <= 2 * most else None
 
 
 def packed_text(config: Settings, words: list[str]) -> list[str]:

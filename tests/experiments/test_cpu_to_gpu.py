@@ -27,6 +27,13 @@ def test_outcomes_stay_when_predictions_are_written_again(tmp_path: Path, capsys
     assert "a GPU" in capsys.readouterr().out and (tmp_path / "cpu_to_gpu.svg").stat().st_size > 1000
 
 
+def test_a_larger_size_is_taken_where_the_text_does_not_last() -> None:
+    assert cpu_to_gpu.size_for(6e12, 1e6, unique=1_000_000) == "null"
+    larger = cpu_to_gpu.size_for(6e12, 3e6, unique=1_000_000)
+    assert larger is not None and 6e12 / 6 / float(larger) == 2e6  # tokens, which are two epochs
+    assert cpu_to_gpu.size_for(6e12, 4.1e6, unique=1_000_000) is None
+
+
 def test_a_run_that_is_out_of_time_is_told_to_save(tmp_path: Path) -> None:
     mark = tmp_path / "saved"
     program = (
