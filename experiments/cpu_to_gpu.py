@@ -122,8 +122,8 @@ def predict(config: Settings, words: list[str]) -> int:
     for target in config.targets:
         size = size_for(target, fitted.best(target).tokens, unique)
         if size is None:
-            say(f"{target:.3g} FLOPs: left out. {MOST_EPOCHS:g} epochs of the {quantity(unique)} tokens of text are less "
-                "than half of what the best size would read. source= gives it more.")  # fmt: skip
+            say(f"{target:.3g} FLOPs: left out. The best size would read over {2 * MOST_EPOCHS:g} times the "
+                f"{quantity(unique)} tokens of text. source= gives it more.")  # fmt: skip
         elif find_written(config.outputs, read_manifest(law).digest, target) is None:
             function_of("predict")(
                 [*at, f"fit={law}", f"compute={target:g}", f"size={size}", f"register={config.results}/predictions.txt"]
@@ -146,7 +146,7 @@ def size_for(compute: float, tokens: float, unique: int) -> str | None:
     """The size to train with so much compute, whose best size reads so many `tokens`: that one (`null`) where the text
     lasts for it, a larger one that reads it `MOST_EPOCHS` times at most; None where that would be twice as large."""
     most = MOST_EPOCHS * unique
-    if tokens <= 0.9 * most:  # shapes are rounded, and with them tokens
+    if tokens <= 0.8 * most:  # shapes are rounded, and tokens with them
         return "null"
     return f"{compute / (6 * most):.0f}" if tokens <= 2 * most else None
 
