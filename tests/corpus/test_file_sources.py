@@ -141,7 +141,16 @@ def test_bad_parquet_is_named(tmp_path: Path) -> None:
 
 def test_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("one\ntwo é".encode("latin-1"))
-    with pytest.raises(StageError, match=r"a\.txt, line 2 is not UTF-8: byte 9 of the file is 0xe9"):
+    with pytest.raises(StageError, match=r"a\.txt, line 2 is not UTF-8: byte 9 of the file is 0xe9\.\n"):
+        read("text", tmp_path)
+
+
+def test_other_texts_that_are_not_utf8_are_named_with_the_first(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("é", encoding="utf-8")
+    (tmp_path / "picture.png").write_bytes(b"\0\xe9")
+    for number in range(7):
+        (tmp_path / f"bad{number}.txt").write_bytes(b"\xe9")
+    with pytest.raises(StageError, match=r"bad0\.txt, line 1 .* either: .*bad1\.txt, .*bad5\.txt and 1 more\."):
         read("text", tmp_path)
 
 

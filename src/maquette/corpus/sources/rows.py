@@ -4,7 +4,7 @@
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _ROWS = 512  # of a Parquet file at once
 _HEAD = 8192  # bytes of a text file in which null bytes are looked for
+_LOOKED_AT = 1000  # files after one that is not UTF-8 in which the same is looked for
 
 
 class JsonLines(FileSource):
@@ -86,7 +87,7 @@ class TextFiles(FileSource):
     def _documents(self) -> Iterator[Document]:
         self._binary = []
         with progress("reading", len(self._files), unit="files") as advance:
-            for file in self._files:
+            for number, file in enumerate(self._files, 1):
                 advance(1)
                 content = read_whole(file)
                 name = relative_name(file, self._root)
@@ -94,18 +95,31 @@ class TextFiles(FileSource):
                     self._binary.append(name)
                     continue
                 folder = name.partition("/")[0] if "/" in name else ""
-                yield Document(name, _decode(content, file), None, domain_name(folder, self._config.domain))
+                text = _decode(content, file, self._files[number:])
+                yield Document(name, text, None, domain_name(folder, self._config.domain))
 
 
-def _decode(content: bytes, file: Path) -> str:
+def _decode(content: bytes, file: Path, later: Sequence[Path]) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
+        others = [str(path) for path in later[:_LOOKED_AT] if not _is_text(read_whole(path))]
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        others_too = f" Not UTF-8 either: {', '.join(others[:5])}{more}." if others else ""
         raise StageError(
-            f"{file}, line {line} is not UTF-8: byte {error.start + 1} of the file is 0x{content[error.start]:02x}.",
-            "Convert the file, for example with: iconv -f latin1 -t utf-8.",
+            f"{file}, line {line} is not UTF-8: byte {error.start + 1} of the file is 0x{content[error.start]:02x}."
+            + others_too,
+            f"Convert {'them' if others else 'the file'}, for example with: iconv -f latin1 -t utf-8.",
         ) from None
+
+
+def _is_text(content: bytes) -> bool:
+    """Whether it is UTF-8, or no text at all and so passed over."""
+    try:
+        return b"\0" in content[:_HEAD] or content.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 class HuggingFace:
