@@ -62,6 +62,9 @@ def explained(stage: Stage, error: BaseException, more: Sequence[str] = ()) -> C
         return _not_of_variant(stage, key) or unknown_key(stage, key)
     if match := re.search(r"Value '(.*?)'.*could not be converted to (\w+)", inner, re.DOTALL):
         return ConfigError(f"{key}={match[1]} is not {_NAMES.get(match[2], match[2])}.", _help_of(stage, key))
+    if (match := re.search(r"Error merging override (\S+?)=(\S+)", outer)) and "is not a ListConfig" in inner:
+        hint = f"Write {match[1]}=[{match[2]}]. {_help_of(stage, match[1])}"
+        return ConfigError(f"{match[1]}={match[2]} is not a list.", hint)
     if "Optional" in inner or "None" in inner:
         return ConfigError(f"{key} can't be null.", _help_of(stage, key))
     where = f"{key}: " if key and key not in inner else ""

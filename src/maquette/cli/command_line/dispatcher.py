@@ -18,7 +18,7 @@ from pathlib import Path
 from maquette import __version__
 from maquette.artifacts.errors import ConfigError, MaquetteError, PeerError, without_secrets
 from maquette.artifacts.process_state import process_state_kept
-from maquette.artifacts.settings import nearest
+from maquette.artifacts.settings import nearest, walk
 from maquette.cli.command_line.registry import MULTIRUN, STAGES, Stage
 from maquette.data.process_group import process_group
 
@@ -146,6 +146,9 @@ def parse(stage: Stage, arguments: Sequence[str]) -> CommandLine:
             line.positional.extend(rest)
         elif argument.startswith("-"):
             name, _, value = argument.partition("=")
+            if (key := name.lstrip("-").replace("-", "_")) in {setting.key for setting in walk(stage.config)}:
+                value = value or next(rest, "...")
+                raise ConfigError(f"'{argument}' is not an option.", f"Settings have no dashes: {key}={value}")
             line.options.append(argument)
             if name in _TAKES_VALUE and not value and (value := next(rest, "")):
                 line.options.append(value)

@@ -91,10 +91,8 @@ def print_stage(stage: Stage, config_folder: Path | None = None, *, all_keys: bo
     print()
     if hidden := len(settings) - len(shown_settings):
         print(f"maquette {stage.name} --help-all shows {hidden} more.")
-    print(
-        "--show prints the settings without running, --cfg job --resolve Hydra's view of them; -m runs every "
-        "combination\nof values. Hydra's own options: --hydra-help."
-    )
+    last = "--show prints the settings without running, --cfg job --resolve Hydra's view of them; -m runs every "
+    print(textwrap.fill(last + "combination of values. Hydra's own options: --hydra-help.", width))
 
 
 def _keys(settings: Sequence[Setting], width: int) -> Iterator[str]:

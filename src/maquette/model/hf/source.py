@@ -82,6 +82,8 @@ def source_digests(source: Path, adapter: Path | None = None) -> dict[str, str]:
         files = (path for path in listed(adapter) if path.is_file())
         return source_digests(source) | {f"adapter/{path.name}": file_digest(path) for path in files}
     if is_gguf(source):
+        if not source.is_file():
+            raise ConfigError(f"path={source} is not a file.", "Give a GGUF file, or a Hugging Face folder.")
         return {source.name: file_digest(source)}
     parts = {source / "config.json", *weight_files(source).values()} if read_config(source) else set()
     beside = [source / name for name in ("tokenizer.json", "tokenizer_config.json", *model_files.NAMES)]
