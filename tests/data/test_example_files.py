@@ -91,10 +91,18 @@ def test_a_wrong_preference_is_named(tmp_path: Path, change: dict[str, Any], rea
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"none\.jsonl does not exist.*\n.* file of preferences \(\.jsonl, .*\.csv"):
+        ExampleFiles(tmp_path / "none.jsonl", "preferences")
     with pytest.raises(StageError, match="does not exist"):
         ExampleFiles(tmp_path / "none.jsonl", "instructions")
     with pytest.raises(StageError, match="no preferences files"):
         ExampleFiles(tmp_path, "preferences")
+
+
+def test_a_file_without_rows_is_called_so(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(StageError, match="There are no instructions: no file has a row"):
+        encode(tokenizer, tmp_path)
 
 
 def encode(tokenizer: Tokenizer, folder: Path, *conversations: list[Message], **settings: Any) -> Any:

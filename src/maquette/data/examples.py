@@ -319,6 +319,8 @@ def _written(
     what: str,
     names: dict[str, list[str]] | None = None,
 ) -> dict[str, Any]:
+    if not counts["read"]:
+        raise StageError(f"There are no {what}: no file has a row.", "Check the path.")
     if not len(writers["train"]):
         same = f", {counts['identical']:,} with two equal completions" if "identical" in counts else ""
         same += f", {counts['empty']:,} empty" if "empty" in counts else ""

@@ -108,7 +108,8 @@ def row_files(path: Path | str, what: str, suffixes: tuple[str, ...] = ROW_SUFFI
     """The file `path`, or the files of rows below the folder, sorted. Raises `StageError` where there are none."""
     path = Path(path).expanduser()
     if not path.exists():
-        raise StageError(f"{path} does not exist.", f"Give a JSON lines file of {what}, or a folder of them.")
+        endings = ", ".join(suffixes)
+        raise StageError(f"{path} does not exist.", f"Give a file of {what} ({endings}), or a folder of them.")
     return list_files(path, suffixes, what)
 
 
