@@ -48,6 +48,16 @@ def test_given_pairs_are_judged_anew(tmp_path: Path, given: Path) -> None:
     assert "gold" in (folder / "report.md").read_text()
 
 
+def test_an_annotator_without_figures_has_none_in_the_tracker(
+    tmp_path: Path, given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taste_of_ours.py").write_text("def first(pairs):\n    return [1.0 for _ in pairs]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    taste = ("feedback=callable", "feedback.callable=taste_of_ours:first", "tracking=mlflow")
+    folder = annotate.run(settings(tmp_path, f"given='{given}'", *taste))
+    assert not (folder / "figures").exists() and "warning" not in "".join(capsys.readouterr())
+
+
 def test_labels_of_before_come_first(tmp_path: Path, given: Path) -> None:
     folder = annotate.run(
         settings(tmp_path, f"given='{given}'", "feedback=alpacafarm", f"add=['{given}']", "repeats=3")

@@ -132,7 +132,8 @@ def record_annotation(
         tags={"kind": "annotate"},
     ) as log:  # fmt: skip
         log.log_metrics({f"annotation/{name.replace(' ', '_')}": value for name, value in metrics.items()}, 0)
-        log.log_artifact(folder / "figures")
+        if (folder / "figures").is_dir():  # not of every annotator
+            log.log_artifact(folder / "figures")
 
 
 def _decided(votes: Votes) -> Votes:
