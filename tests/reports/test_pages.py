@@ -2,6 +2,7 @@
 
 import datetime
 import html
+import io
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import jinja2
 import pytest
+from rich.console import Console
 
 from maquette.reports import pages, quantity, render, write_page
 from maquette.reports.figures import new_figure, save_figure
@@ -181,6 +183,21 @@ def test_rows_fill_the_forms_of_their_columns() -> None:
     assert table.rows[0] == [Cell("a", None), Cell("1.2k", 1200), Cell("0.25 to 0.50", None), Cell("", None)]
     assert [cell.text for cell in table.rows[1]] == ["b", "7", "", "100.0%"]
     assert [column.justify for column in terminal_table(["name", "n"], [("a", 1)]).columns] == ["left", "right"]
+
+
+def test_a_narrow_terminal_breaks_headings_and_no_names() -> None:
+    columns = ("model", "win rate", "interval", "p (Holm)", "at equal length", "won, tied, lost")
+    console = Console(width=80, record=True, file=io.StringIO())
+    cells = ("dpo-30k-4bb104e2", "67.5", "61.2-73.8", "<0.001", "50.7 ± 0.6", "15-24-1")
+    console.print(terminal_table(columns, [cells]))
+    [row] = [line for line in console.export_text().splitlines() if "dpo" in line]
+    assert all(cell in row for cell in cells)
+
+
+def test_long_cells_wrap_and_only_sentences_have_a_line_of_their_own() -> None:
+    texts = ("0.1 to 0.2", "0.6032 (0.175 to 1.335)", "it can't be told where all are longer")
+    cells = [Cell(text, None) for text in texts]
+    assert [(cell.wraps, cell.is_sentence) for cell in cells] == [(False, False), (True, False), (True, True)]
 
 
 def test_numbers_have_units_and_intervals_ends() -> None:

@@ -130,9 +130,9 @@ def show_comparison(result: Mapping[str, Any]) -> None:
             controlled = f"{row['controlled']:.1f} ± {row['controlled_error']:.1f}"
         counts = f"{row['wins']:,}-{row['ties']:,}-{row['losses']:,}"
         span = f"{row['low']:.1f}-{row['high']:.1f}"
-        p_value = f"{row['adjusted']:.3f}"
+        p_value = f"{row['adjusted']:.3f}" if row["adjusted"] >= 0.0005 else "<0.001"
         rows.append((called[row["model"]], f"{row['win_rate']:.1f}", span, p_value, controlled, counts))
-    columns = ("model", "win rate", "interval", "p (Holm)", "at equal length", "won-tied-lost")
+    columns = ("model", "win rate", "interval", "p (Holm)", "at equal length", "won, tied, lost")
     title = f"against {called[result['baseline']]}, by {result['judge']}"
     Console().print(terminal_table(columns, rows, title))
     if failed := sum(row["failed"] for row in result["models"]):

@@ -5,7 +5,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,9 +83,16 @@ class Cell(NamedTuple):
         """Whether it may stand in several lines: sentences, not numbers and intervals."""
         return len(self.text) > _ONE_LINE
 
+    @property
+    def is_sentence(self) -> bool:
+        """Whether it has a line of its own, after the others, where a row is a list of its cells."""
+        return len(self.text) > _SENTENCE
+
 
 _ONE_LINE = 22
 """Characters of a cell that stays in one line."""
+_SENTENCE = 36
+_WHOLE_NAME = 32  # characters of a row's name that a narrow terminal does not break
 
 
 class TableCells(NamedTuple):
@@ -196,8 +203,10 @@ def terminal_table(
 
     formatted = tabulate(columns, rows)
     table = Table(title=title, title_justify="left")
+    whole = max((len(row[0].text) for row in formatted.rows), default=0) <= _WHOLE_NAME
     for place, (name, _) in enumerate(formatted.columns):
-        table.add_column(name, justify="right" if place else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if place else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=whole and not place)
     for row in formatted.rows:
         table.add_row(*(Text(cell.text) for cell in row))
     return table
