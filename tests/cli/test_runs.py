@@ -130,15 +130,15 @@ def test_what_goes_into_a_pipe_has_all_and_the_important_first() -> None:
         "name": ["a", "b"], "run_id": ["1", "2"], "status": ["FINISHED"] * 2, "parent": [None] * 2,
         "start": [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)] * 2, "N": [1000.0, 2000.0],
         "corpus.min_bytes": [1, 2], "epochs": [1, 2], "optimizer.lr": [0.1, 0.2], "objective.beta": ["x\ty", "z"],
-        "training_seconds": [1.5, 2.5], "seed": [0, 0],
+        "training_seconds": [1.5, 2.5], "seed": [0, 0], "size": [77765.0, 1e4],
     })  # fmt: skip
     table.attrs["parameters"] = ["corpus.min_bytes", "epochs", "objective.beta", "optimizer.lr", "seed"]
     head, first, second = tab_separated_runs(table, now=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
     columns = ["objective.beta", "optimizer.lr", "epochs", "corpus.min_bytes"]
-    assert head.split("\t") == ["run", "N", "status", "age", *columns]
-    assert first.split("\t") == ["a", "1k", "finished", "1 d", "x y", "0.1", "1", "1"]
+    assert head.split("\t") == ["run", "size", "N", "status", "age", *columns]
+    assert first.split("\t") == ["a", "77765", "1k", "finished", "1 d", "x y", "0.1", "1", "1"]
     shown = differences_table(table)
-    assert second.startswith("b\t2k") and shown is not None
+    assert second.startswith("b\t10000\t2k") and shown is not None
     assert [column.header for column in shown.columns] == ["run", *columns]
     console = Console(width=40, record=True, file=io.StringIO())
     console.print(differences_table(table, width=40))

@@ -153,7 +153,7 @@ def _main_columns(runs: "pd.DataFrame", now: datetime.datetime | None) -> dict[s
     now = now or datetime.datetime.now(datetime.UTC)
     names = dict(zip(runs["run_id"], runs["name"], strict=True))
     columns = {
-        "size": _column(runs, ("size",), str),
+        "size": _column(runs, ("size",), lambda value: plain(value).replace(",", "")),
         "N": _column(runs, ("N",), short),
         "D": _column(runs, ("D",), short),
         "C": _column(runs, ("C",), lambda value: f"{value:.2g}"),

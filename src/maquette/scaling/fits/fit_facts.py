@@ -158,10 +158,11 @@ def counting_words(facts: Mapping[str, Any]) -> str:
     if kaplan is None:
         why = facts["missing"].get("kaplan's convention", "these runs are counted so already.")
         return f"Kaplan's convention (N without the vocabulary's parameters, C = 6 N D of it): {why}"
+    interval = span(kaplan["fitted_interval"], 3).replace("none", "no interval")
     fitted = (
         "the minima so counted can't be fitted"
         if kaplan["fitted_exponent"] is None
-        else f"the same runs' minima give {kaplan['fitted_exponent']:.3f} ({span(kaplan['fitted_interval'], 3)})"
+        else f"the same runs' minima give {kaplan['fitted_exponent']:.3f} ({interval})"
     )
     return (
         f"Someone who counts the core only, with C = 6 N D of it (Kaplan et al. 2020), would read N* ~ "
