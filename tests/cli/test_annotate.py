@@ -1,5 +1,7 @@
 """`maquette annotate`: given pairs judged again, by whom one likes; what is missing is said."""
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from maquette.cli.command_line.composition import compose
 from maquette.cli.command_line.model_config import AnnotateStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.data.conversations import read_preferences, write_preferences
+from maquette.feedback import annotation
 from maquette.feedback.annotators.simulated import AnnotatorProfile, GoldAnnotator, SimulatedAnnotator
 from maquette.feedback.comparison import Comparison, comparison_of, preferences_of
 from maquette.feedback.tasks import Exercises, demonstrate
@@ -48,14 +51,22 @@ def test_given_pairs_are_judged_anew(tmp_path: Path, given: Path) -> None:
     assert "gold" in (folder / "report.md").read_text()
 
 
-def test_an_annotator_without_figures_has_none_in_the_tracker(
-    tmp_path: Path, given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_annotator_without_figures_has_none_in_the_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Log:
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+            assert metrics
+
+        def log_artifact(self, path: Path) -> None:
+            assert path.exists()
+
+    monkeypatch.setattr(annotation, "start_run", lambda *_, **__: contextlib.nullcontext(Log()))
     (tmp_path / "taste_of_ours.py").write_text("def first(pairs):\n    return [1.0 for _ in pairs]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    taste = ("feedback=callable", "feedback.callable=taste_of_ours:first", "tracking=mlflow")
-    folder = annotate.run(settings(tmp_path, f"given='{given}'", *taste))
-    assert not (folder / "figures").exists() and "warning" not in "".join(capsys.readouterr())
+    rows = [{"prompt": f"Name {number}.", "chosen": "a", "rejected": "b"} for number in range(3)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    taste = ("feedback=callable", "feedback.callable=taste_of_ours:first")
+    folder = annotate.run(settings(tmp_path, f"given='{tmp_path}/own.jsonl'", *taste))
+    assert not (folder / "figures").exists()
 
 
 def test_labels_of_before_come_first(tmp_path: Path, given: Path) -> None:
