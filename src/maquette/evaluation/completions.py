@@ -15,7 +15,7 @@ from maquette.evaluation.figures import controlled_intervals, win_rate_figure
 from maquette.evaluation.model_outputs import write_model_outputs
 from maquette.evaluation.policy_comparison import short_names
 from maquette.feedback.config import PromptsConfig
-from maquette.feedback.policies import sample_many
+from maquette.feedback.policies import sample_many, say_cut
 from maquette.feedback.prompts import open_prompts, read_prompts
 from maquette.model.loading import load_checkpoint
 from maquette.reports import terminal_table, write_page
@@ -49,8 +49,10 @@ def sampled_completions(
 
     Raises `StageError` where a prompt does not fit a model, or the file is damaged."""
     known: dict[str, list[str]] = {}
+    cut: dict[str, int] = {}
     if cache.exists() and not force:
-        known = load_sealed(cache, hint="Remove it: the completions are sampled again.")["completions"]
+        stored = load_sealed(cache, hint="Remove it: the completions are sampled again.")
+        known, cut = stored["completions"], stored.get("cut", {})
     chosen: list[Prompt] = list(given[:count])
     for name, place in folders.items():
         model, tokenizer = load_checkpoint(place)
@@ -69,7 +71,9 @@ def sampled_completions(
                     model, tokenizer, own, 1, max_tokens=max_completion_length, temperature=temperature, seed=seed
                 )
             known[name] = [row[0].answer for row in sampled]
-            write_sealed(cache, {"completions": known})
+            cut[name] = sum(not row[0].ended for row in sampled)
+            write_sealed(cache, {"completions": known, "cut": cut})
+        say_cut(cut.get(name, 0), len(known[name]), max_completion_length, f" of {Path(name).name}")
     return chosen, {name: known[name] for name in folders}
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maquette.artifacts import StageError
 from maquette.artifacts.files import digest
-from maquette.artifacts.progress import progress
+from maquette.artifacts.progress import progress, say
 from maquette.data.conversations import Prompt
 from maquette.data.process_group import ProcessGroup, of_all_processes
 from maquette.feedback.comparison import Comparison
@@ -163,6 +163,13 @@ def sample_many(
     return [completions[row * count : (row + 1) * count] for row in range(len(prompts))]
 
 
+def say_cut(cut: int, completions: int, longest: int, whose: str = "") -> None:
+    """Says how many completions had no end of turn after as many tokens as are allowed."""
+    if cut:
+        more = "max_completion_length=<tokens> allows more"
+        say(f"{cut:,} of {completions:,} completions{whose} were cut at {longest:,} tokens; {more}.")
+
+
 def sample_pairs(
     folder: Path,
     config: PromptsConfig,
@@ -187,6 +194,8 @@ def sample_pairs(
         completions = sample_many(
             model, tokenizer, prompts, answers, max_tokens=max_completion_length, temperature=temperature, seed=seed
         )
+    every = [one for row in completions for one in row]
+    say_cut(sum(not one.ended for one in every), len(every), max_completion_length)
     return [
         Comparison(one.messages, one.answer, other.answer, one.facts)
         for row in completions
