@@ -206,7 +206,7 @@ class Warc(FileSource):
 
     def __init__(self, config: SourceConfig) -> None:
         for package in ("fastwarc", "resiliparse"):
-            needed(package, "source=warc")
+            needed(package, "a crawl (source=warc, synthetic_web)")
         super().__init__(config)
 
     def facts(self) -> dict[str, Any]:
