@@ -112,9 +112,9 @@ def differences(table: pd.DataFrame, reference: str = "sft", column: str = "gold
             of_policy: Mapping[str, Any] = table[table.policy == policy].mean(numeric_only=True)
             kl = of_policy.get("kl", np.nan)
             mean = mean_over_seeds(change)
-            told = len(change) > 1
-            interval = f"{mean.low:+.3f} to {mean.high:+.3f}" if told else "needs seeds"
-            seen = f"{mean.detectable:.3f}" if told else ""
+            several = len(change) > 1
+            interval = f"{mean.low:+.3f} to {mean.high:+.3f}" if several else "needs seeds"
+            seen = f"{mean.detectable:.3f}" if several else ""
             rows.append(
                 {"policy": policy, "seeds": len(change), "kl": kl, "interval": interval, "seen": seen} | vars(mean)
             )
