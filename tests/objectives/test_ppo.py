@@ -397,6 +397,15 @@ def test_an_empty_answer_is_an_answer() -> None:
     assert torch.isfinite(rollouts.advantages).all()
 
 
+def test_completions_that_are_cut_from_the_first_are_counted_aloud(capsys: pytest.CaptureFixture[str]) -> None:
+    objective = tiny_ppo(max_completion_length=1)
+    objective.collect(1, SCHEDULE)
+    assert "cut" not in capsys.readouterr().err
+    _, metrics = objective.collect(0, SCHEDULE)
+    cut = f"{1 - metrics['completions/eos_rate']:.0%}"
+    assert f"{cut} of the first completions were cut at 1 tokens" in capsys.readouterr().err
+
+
 def test_core_weights_arrive_bit_identical() -> None:
     model: LanguageModel = tiny_model(seed=5)
     objective = tiny_ppo(model)

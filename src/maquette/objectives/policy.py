@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from maquette.artifacts import ConfigError
+from maquette.artifacts.progress import say
 from maquette.data.process_group import ProcessGroup
 from maquette.model.adapters import adapted, without_adapter
 from maquette.model.heads import LanguageModel
@@ -33,6 +34,9 @@ from maquette.objectives.rollouts import (
 
 _SAMPLES = 4
 """Held-out prompts that are answered at each validation, for people to read."""
+
+_MANY_CUT = 0.25
+"""Share of completions without an end that is worth a word."""
 
 
 class PolicyOptimization(Objective):
@@ -130,6 +134,10 @@ class PolicyOptimization(Objective):
                 completions, scores = environment.completions(self.model, iteration, schedule.rollout_batch_size)
             rollouts, metrics = collect_rollouts(self, environment, schedule, completions, scores)
         metrics["episode"] = float((iteration + 1) * len(completions))
+        cut = 1 - metrics["completions/eos_rate"]
+        if iteration == 0 and cut >= _MANY_CUT and environment.group.rank == 0:
+            say(f"{cut:.0%} of the first completions were cut at {self.config.max_completion_length:,} tokens, and the "
+                "policy may learn to end by then; objective.max_completion_length=<tokens> allows more.")  # fmt: skip
         return rollouts, metrics
 
     def look_back(self, rollouts: Rollouts) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
