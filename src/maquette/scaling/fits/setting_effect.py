@@ -6,7 +6,6 @@ Where a budget has several sizes the best of each value counts, so that none win
 Differences are paired by seed (Student's intervals), from the first value on.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maquette.artifacts.errors import ConfigError
+from maquette.artifacts.errors import ConfigError, StageError
+from maquette.artifacts.reading import parse_json
 from maquette.reports.figures import COLORS, new_figure
 from maquette.reports.tables import span
 from maquette.scaling.fits.table import RunTable
@@ -102,8 +102,8 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.startswith(("[", "{")):
         return str(value)
     try:
-        return _typed(json.loads(value))
-    except ValueError:
+        return _typed(parse_json(value, "a value"))
+    except StageError:
         return value
 
 
