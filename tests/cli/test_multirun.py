@@ -150,7 +150,8 @@ def test_bytes_have_one_vocabulary(prepared: Path) -> None:
     assert [job.arguments for job in sweep.jobs] == [("size=5k",), ("size=10k",)]
     arguments = [*line(prepared, "+sweep=vocabulary", "seed=0,1"), "tokenizer=byte,bpe"]
     shown = plan(STAGE, arguments, planner=DryPlanner())
-    assert len(shown.jobs) == (1 + 3) * 3 * 2  # bytes and three vocabularies, three sizes, two seeds
+    # bytes and three vocabularies, two budgets with three sizes each, two seeds
+    assert len(shown.jobs) == (1 + 3) * 2 * 3 * 2
 
 
 def test_the_sweeps_of_the_course_are_lists_of_jobs(prepared: Path) -> None:
