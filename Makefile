@@ -12,7 +12,7 @@ demo-alignment: $(VENV)/.installed
 	$(BIN)/maquette alignment +experiment=alignment_demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal  # for two cores: many tests wait for processes of their own
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
