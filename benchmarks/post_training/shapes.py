@@ -11,7 +11,7 @@ WORDS = range(2, VOCABULARY)
 
 @dataclass(frozen=True)
 class Size:
-    width: int
+    hidden_size: int
     num_hidden_layers: int
     num_attention_heads: int
     feed_forward: int

@@ -85,7 +85,7 @@ def policy(size: Size) -> None:
 
 def config(size: Size, rows: Rows) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=size.width, intermediate_size=size.feed_forward,
+        vocab_size=VOCABULARY, hidden_size=size.hidden_size, intermediate_size=size.feed_forward,
         num_hidden_layers=size.num_hidden_layers, num_attention_heads=size.num_attention_heads,
         max_position_embeddings=rows.length,
         pad_token_id=0, bos_token_id=None, eos_token_id=None, num_labels=1, attn_implementation="sdpa",
