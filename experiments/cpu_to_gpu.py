@@ -110,6 +110,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def predict(config: Settings, words: list[str]) -> int:
     """Trains what is missing of the family, fits it, and writes down the predictions that are missing."""
+    if Path(config.outputs).is_absolute():
+        print(f"outputs={config.outputs} is a place of this machine, and predictions, which travel, would hold it. "
+              "Give a folder relative to this one.", file=sys.stderr)  # fmt: skip
+        return 2
     words = [f"outputs={config.outputs}", *words]
     words += packed_text(config, words)
     budgets = ",".join(f"{budget:g}" for budget in config.budgets)

@@ -133,6 +133,7 @@ def held_out_loss(model: LanguageModel, shards: TokenShards, tokens: int, contex
 
 
 def columns(table: pd.DataFrame) -> dict[str, str]:
+    """Headings of the summary's columns."""
     names = {"context in training": "{variant}", "seeds": "{seeds}"}
     for name in measures(table):
         what, _, number = name.partition("_")
@@ -141,6 +142,7 @@ def columns(table: pd.DataFrame) -> dict[str, str]:
 
 
 def measures(table: pd.DataFrame) -> list[str]:
+    """The columns of losses and copying scores."""
     return [str(name) for name in table if str(name).startswith(("loss_", "copying_"))]
 
 

@@ -53,6 +53,7 @@ def test_misuse_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert main(["train", at]) == 1 and "predict first" in capsys.readouterr().err
     assert main(["train", at, "size=3m"]) == 2 and "size=3m" in capsys.readouterr().err
     assert main(["predict", "minutes=soon"]) == 2 and "minutes" in capsys.readouterr().err
+    assert main(["predict", f"outputs={tmp_path}"]) == 2 and "a place of this machine" in capsys.readouterr().err
     assert main([]) == 2 and "--smoke" in capsys.readouterr().err
     write_rows(Settings(results=str(tmp_path)), [row("a")])
     monkeypatch.setattr(cpu_to_gpu.torch.cuda, "is_available", lambda: False)

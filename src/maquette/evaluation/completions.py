@@ -19,6 +19,7 @@ from maquette.feedback.policies import sample_many, say_cut
 from maquette.feedback.prompts import open_prompts, read_prompts
 from maquette.model.loading import load_checkpoint
 from maquette.reports import terminal_table, write_page
+from maquette.reports.tables import p_value
 from maquette.text.chat import Message
 from maquette.tracking import RunLog
 from maquette.training.devices import threads_for
@@ -134,8 +135,9 @@ def show_comparison(result: Mapping[str, Any]) -> None:
             controlled = f"{row['controlled']:.1f} ± {row['controlled_error']:.1f}"
         counts = f"{row['wins']:,}-{row['ties']:,}-{row['losses']:,}"
         span = f"{row['low']:.1f}-{row['high']:.1f}"
-        p_value = f"{row['adjusted']:.3f}" if row["adjusted"] >= 0.0005 else "<0.001"
-        rows.append((called[row["model"]], f"{row['win_rate']:.1f}", span, p_value, controlled, counts))
+        rows.append(
+            (called[row["model"]], f"{row['win_rate']:.1f}", span, p_value(row["adjusted"]), controlled, counts)
+        )
     columns = ("model", "win rate", "interval", "p (Holm)", "at equal length", "won, tied, lost")
     title = f"against {called[result['baseline']]}, by {result['judge']}"
     Console().print(terminal_table(columns, rows, title))

@@ -11,6 +11,7 @@ import pandas as pd
 from maquette.artifacts import ConfigError
 from maquette.artifacts.reading import load_sealed
 from maquette.evaluation.baselines import ALL
+from maquette.reports.tables import p_value
 from maquette.statistics import PairedDifference, detectable_difference, holm, paired_bootstrap
 
 FILE = "evaluation.json"
@@ -136,10 +137,10 @@ def compare(
 
 def _behind(row: LeaderboardRow) -> str:
     """A difference with its interval and adjusted p-value, in words short enough for a table."""
-    if row.behind is None:
+    if row.behind is None or row.adjusted is None:
         return ""
     low, high = row.behind.interval
-    return f"{row.behind.difference:.3f} ({low:.3f} to {high:.3f}), p {row.adjusted:.3f}"
+    return f"{row.behind.difference:.3f} ({low:.3f} to {high:.3f}), p {p_value(row.adjusted)}"
 
 
 def _cell(value: float | None) -> Any:

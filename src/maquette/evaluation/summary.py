@@ -30,6 +30,7 @@ from maquette.evaluation.suite import HeldOut, Suite, SuiteResults
 from maquette.model.loading import model_folder
 from maquette.recipe.objectives import entry_of
 from maquette.reports import quantity, write_page
+from maquette.reports.tables import p_value
 from maquette.statistics import bootstrap_mean, detectable_difference, holm
 from maquette.tracking import RunLog
 
@@ -277,8 +278,9 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
     for task, row in result.get("power", {}).items():
         beyond = "above guessing" if row["adjusted"] < 0.05 else "not above guessing"
         console.print(
-            f"{task}: {beyond} (p {row['adjusted']:.3f}, Holm's over {len(result['power'])} tasks); two such models "
-            f"must differ by {100 * row['detectable']:.1f} points to be told apart", markup=False, highlight=False,
+            f"{task}: {beyond} (p {p_value(row['adjusted'])}, Holm's over {len(result['power'])} tasks); two such "
+            f"models must differ by {100 * row['detectable']:.1f} points to be told apart",
+            markup=False, highlight=False,
         )  # fmt: skip
     for task, row in result.get("answers", {}).items():
         console.print(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.artifacts.files import write_text
 from maquette.artifacts.progress import duration, progress
 from maquette.reports.figures import finish, narrowed, save_figure
-from maquette.reports.tables import cell, coefficient, estimate, filename, quantity, span, tabulate, times
+from maquette.reports.tables import cell, coefficient, estimate, filename, p_value, quantity, span, tabulate, times
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -80,7 +80,7 @@ def environment() -> "Environment":
     )
     templates.filters |= {"cell": cell, "duration": duration, "fmt": format, "marked": marked, "quantity": quantity}
     templates.filters |= {"estimate": estimate, "repr": repr, "span": span}
-    templates.filters |= {"coefficient": coefficient, "filename": filename, "times": times}
+    templates.filters |= {"coefficient": coefficient, "filename": filename, "times": times, "p_value": p_value}
     templates.globals |= {"drawing": drawing, "tabulate": tabulate}
     return templates
 

@@ -19,6 +19,11 @@ def quantity(value: float) -> str:
     return f"{value:.3g}"
 
 
+def p_value(value: float) -> str:
+    """A p-value with three digits; below half of the last of them it is not 0."""
+    return f"{value:.3f}" if value >= 0.0005 else "<0.001"
+
+
 def span(interval: Sequence[float | None] | None, digits: int = 3) -> str:
     """An interval in words, `none` where it has no ends."""
     if interval is None or None in interval:
@@ -142,6 +147,8 @@ def _cell(value: Any) -> Cell:
 def _shown(value: Any, spec: str = "") -> str:
     if spec == "quantity":
         return quantity(value)
+    if spec == "p_value":
+        return p_value(value)
     if spec == "estimate":
         return estimate(value)
     if spec == "times":

@@ -116,10 +116,13 @@ def _decode(content: bytes, file: Path, later: Sequence[Path]) -> str:
 
 def _is_text(content: bytes) -> bool:
     """Whether it is UTF-8, or no text at all and so passed over."""
+    if b"\0" in content[:_HEAD]:
+        return True
     try:
-        return b"\0" in content[:_HEAD] or content.decode() is not None
+        content.decode()
     except UnicodeDecodeError:
         return False
+    return True
 
 
 class HuggingFace:
