@@ -8,6 +8,9 @@ else the machine does hits all of them; figures are medians over rounds, ratios 
 Peers get plain `F.cross_entropy`, and in compiled mode one graph of model and loss; this project gets what its own
 training uses: by-hand backward passes in eager mode, compiled blocks, the matrix library that is fastest here, a
 chunked loss. Needs the peers of `peers.txt`: `make bench` installs them.
+
+The column `of peak` is a step's matrix products, counted by shapes, over the products that this thread could have made
+in its time: large square ones are timed in every round, too. One over a peer's share is the ratio that nobody passes.
 """
 
 import argparse
@@ -21,10 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.model import LanguageModel, TransformerConfig, next_token_loss
-from maquette.model.linear import current_backend, fastest_backend, use_backend
+from maquette.model.core_config import training_flops
+from maquette.model.linear import current_backend, fastest_backend, may_be_faster, use_backend
 from maquette.tracking.environment import processor_name
 
 BATCH, CONTEXT, VOCABULARY = 16, 256, 4096
+PEAK_SIDE = 1024
 SIZES = {
     "1m": TransformerConfig(
         VOCABULARY, hidden_size=128, num_hidden_layers=5, num_attention_heads=4, intermediate_size=352
@@ -118,20 +123,37 @@ class Contender:
         return self.clock() - start
 
 
-def measure(size: str, mode: str, rounds: int, steps: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds a step of each contender, by round."""
+def peak(clock: Callable[[], float]) -> float:
+    """FLOP/s of the fastest of some products of two square matrices, by the faster of the libraries that are there."""
+    left, right = torch.ones(PEAK_SIDE, PEAK_SIDE), torch.ones(PEAK_SIDE, PEAK_SIDE)
+    best = float("inf")
+    for multiply in (torch.matmul, torch.ops.maquette.onednn_product) if may_be_faster() else (torch.matmul,):
+        for _ in range(4):
+            start = clock()
+            multiply(left, right)
+            best = min(best, clock() - start)
+    return 2 * PEAK_SIDE**3 / best
+
+
+def measure(
+    size: str, mode: str, rounds: int, steps: int, clock: Callable[[], float]
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds a step of each contender, by round, and the FLOP/s of large products, by round."""
     contenders = {name: Contender(*build(SIZES[size], mode == "compiled"), clock) for name, build in CONTENDERS.items()}
     generator = torch.Generator().manual_seed(0)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    peaks = []
     for number in range(rounds + 1):
         tokens = torch.randint(VOCABULARY, (BATCH, CONTEXT + 1), generator=generator)
         for name, contender in contenders.items():
             taken = [contender.step(tokens) for _ in range(steps)]
             if number:  # the first round warms up and compiles
                 seconds[name].append(statistics.median(taken))
+        if number:
+            peaks.append(peak(clock))
         print(f"\r{size} {mode}: round {number} of {rounds}", end="", flush=True)
     print("\r", end="")
-    return seconds
+    return seconds, peaks
 
 
 def main() -> None:
@@ -149,17 +171,20 @@ def main() -> None:
         f"{processor_name()}, {arguments.threads} thread(s), torch {torch.__version__}, float32, "
         f"batch {BATCH} x {CONTEXT}"
     )
-    print(f"{'size':5}{'mode':10}{'contender':14}{'tokens/s':>10}{'ratio to it: median':>21}{'best':>8}")
+    print(f"{'size':5}{'mode':10}{'contender':14}{'tokens/s':>10}{'ratio to it: median':>21}{'best':>8}{'of peak':>9}")
     for size in arguments.sizes:
         for mode in arguments.modes:
             torch._dynamo.reset()
-            seconds = measure(size, mode, arguments.rounds, arguments.steps, clock)
+            seconds, peaks = measure(size, mode, arguments.rounds, arguments.steps, clock)
+            flops = training_flops(SIZES[size], BATCH * CONTEXT, CONTEXT).total
             ours = seconds["maquette"]
             print(f"{size:5}{mode:10}matrix products of maquette: {current_backend()}")
             for name, theirs in seconds.items():
                 speed = BATCH * CONTEXT / statistics.median(theirs)
                 ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-                print(f"{size:5}{mode:10}{name:14}{speed:10.0f}{ratio:21.2f}{min(theirs) / min(ours):8.2f}")
+                share = statistics.median(flops / (taken * top) for taken, top in zip(theirs, peaks, strict=True))
+                best = min(theirs) / min(ours)
+                print(f"{size:5}{mode:10}{name:14}{speed:10.0f}{ratio:21.2f}{best:8.2f}{share:9.0%}")
 
 
 if __name__ == "__main__":
