@@ -146,6 +146,20 @@ def test_what_goes_into_a_pipe_has_all_and_the_important_first() -> None:
     assert "2 of 4" in narrow and "objective" in narrow and "corpus" not in narrow and "…" not in narrow
 
 
+def test_of_a_class_and_a_path_the_part_is_shown_that_tells_them_apart() -> None:
+    table = pd.DataFrame({
+        "name": ["a", "b"], "N": [1000.0] * 2, "checkpoint": ["outputs/runs/30k-400k-ce893171", "imported"],
+        "objective._target_": [f"maquette.objectives.{name}" for name in ("Pretraining", "SupervisedFineTuning")],
+    })  # fmt: skip
+    table.attrs["parameters"] = ["checkpoint", "objective._target_"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(differences_table(table, width=80))
+    shown = console.export_text()
+    for part in ("30k-400k-ce893171", "imported", "Pretraining", "SupervisedFineTuning"):
+        assert part in shown
+    assert "…" not in shown and "maquette" not in shown
+
+
 def test_short_numbers() -> None:
     assert [short(n) for n in (999, 1000, 300_123, 4_340_000, 999_600, 2.5e12)] == [
         "999",

@@ -56,7 +56,7 @@ def test_columns_that_are_not_read_are_named(folder: Path, capsys: pytest.Captur
     for split in ("train", "test"):
         (folder / f"{split}.jsonl").write_text(json.dumps({"text": "x", "stars": 3, "license": "mit"}) + "\n")
     read(SourceConfig(kind="huggingface", path=str(folder), split="test", limit=1))
-    assert f"{folder}, split test: not read are the columns license, stars" in capsys.readouterr().err
+    assert f"{folder}, split test: columns not read: license, stars" in capsys.readouterr().err
 
 
 CHAT = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Blue."}]
@@ -77,7 +77,7 @@ def test_examples_of_a_data_set(folder: Path, capsys: pytest.CaptureFixture[str]
         source = ExampleFiles(config.open_rows("instructions"), "instructions")
         one, *_ = source.examples()
         assert (one.messages, one.place) == (CHAT, f"{path}, split {split}, row 1")
-        assert f"split {split}: not read are the columns source" in capsys.readouterr().err
+        assert f"split {split}: columns not read: source" in capsys.readouterr().err
     with pytest.raises(StageError, match=r"split dev can't be read: Unknown split 'dev'. It has test."):
         rows_of = PreferenceFilesConfig(path=str(folder.parent / "several"), split="dev").open_rows("preferences")
         list(ExampleFiles(rows_of, "preferences").examples())

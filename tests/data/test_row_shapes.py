@@ -324,4 +324,4 @@ def test_parquet_rows_are_read_as_lines_are(tmp_path: Path) -> None:
 def test_columns_that_nothing_reads_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [TWO | {"source": "x"}, TWO | {"source": "y", "row_id": 3}]
     read(tmp_path / "x.jsonl", "instructions", *rows)
-    assert capsys.readouterr().err.count("not read are the columns row_id, source") == 1
+    assert capsys.readouterr().err.count("columns not read: row_id, source") == 1

@@ -181,7 +181,7 @@ def test_files_of_the_large_arenas(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "battles.json").write_text(json.dumps(rows))
     first, second = read_battles(tmp_path / "battles.json")[0]
     assert first == Battle("b", "a", False, ("hello", "yo"), prompt="hi") and second.tied
-    assert "not read are the columns anony" in "".join(capsys.readouterr())
+    assert "columns not read: anony" in "".join(capsys.readouterr())
     head = "id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie"
     cells = '"[""hi"",""more""]","[""yo"",""yes""]","[""hello"", null]"'
     body = [f"7,a,b,{cells},{won}" for won in ("1,0,0", "0,1,0", "0,0,1", "0,0,0", "1,1,0")]

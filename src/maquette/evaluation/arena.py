@@ -87,7 +87,7 @@ def read_battles(path: Path | str) -> tuple[list[Battle], dict[str, int]]:
         else:
             battles.append(battle)
     if unread:
-        say(f"{path}: not read are the columns {short(', '.join(map(str, unread)))}")
+        say(f"{path}: columns not read: {short(', '.join(map(str, unread)))}")
     if not battles:
         reasons = ", ".join(f"{count:,} with {why}" for why, count in skipped.items()) or "it has no rows"
         raise StageError(f"{path} has no battle that counts: {reasons}.", f"A row has {', '.join(REQUIRED)}.")

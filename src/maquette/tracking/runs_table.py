@@ -1,6 +1,7 @@
 """Runs side by side as tables for a terminal: what they are, how good they are, in which settings they differ."""
 
 import datetime
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +92,14 @@ def differences_table(runs: "pd.DataFrame", *, width: int | None = None) -> Tabl
     return table
 
 
-_WIDEST_CELL = 16
+_WIDEST_CELL = 20
 
 
 def _cut(value: str) -> Text:
+    """A long value in a cell: of a class or a path the last part, which tells it from others."""
     value = " ".join(value.split())
+    if len(value) > _WIDEST_CELL and re.fullmatch(r"[\w./-]+", value):
+        value = re.split(r"/|\.(?=[A-Z])", value)[-1] or value
     return Text(value if len(value) <= _WIDEST_CELL else f"{value[: _WIDEST_CELL - 1]}…")
 
 

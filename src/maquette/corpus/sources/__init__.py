@@ -82,7 +82,7 @@ def columns_read(config: SourceConfig) -> set[str]:
 def say_unread(columns: Iterable[str], path: Path | str) -> None:
     """Names the columns that nothing reads, once."""
     if columns := sorted(map(str, columns)):
-        say(f"{path}: not read are the columns {short(', '.join(columns))}")
+        say(f"{path}: columns not read: {short(', '.join(columns))}")
 
 
 def document_from_row(row: Mapping[str, Any], config: SourceConfig, where: str) -> Document:
