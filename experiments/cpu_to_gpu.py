@@ -165,7 +165,8 @@ def packed_text(config: Settings, words: list[str]) -> list[str]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with workers(stage_of(words).corpus.workers) as pool, atomic_file(path) as temporary:
-            write_documents(temporary, open_source(source).documents(pool))
+            # by domain: each stretch of one is compressed by itself
+            write_documents(temporary, sorted(open_source(source).documents(pool), key=lambda one: one.domain or ""))
     return ["source=parquet", f"source.path={path}", "source.limit=null"]
 
 

@@ -253,6 +253,8 @@ def test_time_left_goes_by_what_was_expected() -> None:
     unknown = [Expected("a", 0.0, 0.0)] * 4
     assert time_left(unknown, State(1, 0, {}, 0.0, 0.0), before, elapsed=3.0) == pytest.approx(9.0)
     assert time_left(jobs, before, before, elapsed=5.0) is None
+    one_unknown = [Expected("a", 1e9, 10.0), Expected("b", 3e9, 0.0)]
+    assert time_left(one_unknown, State(1, 0, {}, 1e9, 10.0), before, elapsed=5.0) == pytest.approx(15.0)
 
 
 def test_the_state_is_read_from_files(tmp_path: Path) -> None:

@@ -67,16 +67,17 @@ def state_of(files: Files, jobs: Sequence[Expected]) -> tuple[State, dict[int, d
 def time_left(jobs: Sequence[Expected], state: State, before: State, elapsed: float) -> float | None:
     """Seconds to go, by how fast what was expected to take so long has gone since `before`; None where nobody knows.
 
-    Jobs that failed count as done. Where seconds are unknown, FLOPs stand for them, and jobs where those are too.
+    Jobs that failed count as done. Where the seconds of one are unknown FLOPs stand for them, and jobs where those are
+    too.
     """
     measures = (
-        (sum(job.seconds for job in jobs), state.seconds, before.seconds),
-        (sum(job.flops for job in jobs), state.flops, before.flops),
-        (len(jobs), state.done + state.failed, before.done + before.failed),
+        ([job.seconds for job in jobs], state.seconds, before.seconds),
+        ([job.flops for job in jobs], state.flops, before.flops),
+        ([1.0] * len(jobs), state.done + state.failed, before.done + before.failed),
     )
-    for total, now, then in measures:
-        if total > 0 and math.isfinite(total):
-            return elapsed * max(0.0, total - now) / (now - then) if now > then else None
+    for each, now, then in measures:
+        if all(0 < one < math.inf for one in each):
+            return elapsed * max(0.0, sum(each) - now) / (now - then) if now > then else None
     return None
 
 
