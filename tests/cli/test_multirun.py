@@ -1,6 +1,7 @@
 """`maquette train -m`: what a line means, what it costs, and that stopping, dying and failing lose nothing."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from maquette.artifacts.reading import write_sealed
 from maquette.cli import train
@@ -22,7 +24,7 @@ from maquette.cli.sweeps import launching, table
 from maquette.cli.sweeps.cost import seconds_of_jobs
 from maquette.cli.sweeps.forecast import PlannedJob
 from maquette.cli.sweeps.jobs import DryPlanner, Sweep, plan, read_line
-from maquette.cli.sweeps.view import Expected, State, state_of, time_left
+from maquette.cli.sweeps.view import Bars, Expected, State, View, state_of, time_left
 from maquette.cli.sweeps.work import Files
 from maquette.optimization.config import short_name
 from maquette.tracking import find_runs
@@ -264,6 +266,23 @@ def test_the_state_is_read_from_files(tmp_path: Path) -> None:
     files.tell(1, 5, 10)
     state, _ = state_of(files, jobs)
     assert state == State(done=1, failed=0, running={1: 0.5}, flops=2.5e9, seconds=25.0)
+
+
+def test_a_terminal_of_80_columns_shows_each_bar_with_its_title_and_the_time_left(tmp_path: Path) -> None:
+    jobs = [Expected(f"size={size} compute=3e10", 1e11, 3600.0) for size in (22_500, 33_800, 50_600)]
+    files = Files(tmp_path)
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True)
+    view, bars = View("sweep isoflop-4ac00468", jobs, files, console), Bars(console)
+    task = bars.add_task(view.name, total=1.0, left="")
+    (tmp_path / "jobs").mkdir(exist_ok=True)
+    files.tell(0, 5, 10)
+    files.tell(1, 1, 10)
+    view._show(bars, task, state_of(files, jobs)[0], 3_900.0)
+    console.print(bars.get_renderable())
+    whole, first, second, summary, *_ = console.export_text().splitlines()
+    assert view.name in whole and "20%" in whole and "1 h 5 min left" in whole
+    assert jobs[0].title in first and "50%" in first and jobs[1].title in second and "10%" in second
+    assert summary.rstrip() == "0 done, 2 running, 1 left, 6e+10 of 3e+11 FLOPs (20%)"
 
 
 # How it is launched ---------------------------------------------------------------------------------------------------

@@ -189,3 +189,45 @@ def test_conversations_are_kept_resumed_and_shown_safely(tmp_path: Path) -> None
     assert "<h4>A list</h4><ul><li><strong>one</strong> &lt;img src=x onerror=alert(1)&gt;</li>" in talk
     assert "<code>two</code>" in talk and "<code>&lt;b&gt;code&lt;/b&gt;</code></pre>" in talk
     assert "<img" not in talk and 'role="alert"' not in shown
+
+
+VOTER = """
+const served = window.fetch;
+window.fetch = async (address, options) => {
+  const reply = (value) => new Response(JSON.stringify(value));
+  if (address === "/arena/battle") return reply({ battle: "b1" });
+  if (address === "/arena/answer") return new Response('data: {"text": "blue"}\\n\\ndata: [DONE]\\n\\n');
+  if (address === "/arena/vote") {
+    window.vote = JSON.parse(options.body);
+    return reply({ votes: 1, models: { a: "one", b: "two" } });
+  }
+  const row = { name: "one", rating: 1010, interval: [980, 1040], battles: 1 };
+  if (address === "/arena/ratings") return reply({ models: [row], why: "" });
+  return served(address, options);
+};
+(async () => {
+  await until(() => at("about").textContent);
+  open("arena");
+  at("ratings").open = true;
+  at("challenge-words").value = "What colour is it?";
+  at("challenge").requestSubmit();
+  await until(() => document.querySelector(".verdict button"));
+  const focus = document.activeElement.getAttribute("aria-label"), held = sessionStorage.getItem(ASKED);
+  button("Both are good").click();
+  await until(() => document.querySelector(".verdict .note") && at("rated").textContent.includes("980 to 1040"));
+  const titles = [...document.querySelectorAll(".side h2")].map((one) => one.textContent);
+  document.title = JSON.stringify({ focus, held, after: sessionStorage.getItem(ASKED), titles, vote: window.vote });
+})();
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
+def test_a_battle_is_voted_on_and_its_prompt_kept_until_then(tmp_path: Path) -> None:
+    shown = visited(tmp_path, VOTER)
+    assert 'role="alert"' not in shown
+    [title] = re.findall(r"<title>(.*?)</title>", shown, re.DOTALL)
+    done = json.loads(html.unescape(title))
+    assert done["focus"] == "Which answer is better?"  # so that the next Tab is at the first button
+    assert done["held"] == "What colour is it?" and done["after"] is None
+    assert done["titles"] == ["Answer A: one", "Answer B: two"]
+    assert done["vote"] == {"battle": "b1", "winner": "tie", "judge": "a person"}

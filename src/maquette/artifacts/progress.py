@@ -48,7 +48,8 @@ def progress(description: str, total: float | None, *, unit: str = "") -> Iterat
     if console.is_terminal:
         columns = [
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(),
-            TextColumn(unit), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn(unit), *([TimeElapsedColumn()] if console.width >= 100 else []), TextColumn("left"),
+            TimeRemainingColumn(),
         ]  # fmt: skip
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(description, total=total)

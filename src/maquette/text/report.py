@@ -146,7 +146,7 @@ def sweep(
     points: list[dict[str, Any]] = []
     with progress("Training vocabularies to compare", len(configs), unit="vocabularies") as advance:
         for each in configs:
-            tokenizer = train_tokenizer(sample, each)
+            tokenizer = train_tokenizer(sample, each, show_progress=False)
             if not points or tokenizer.vocab_size > points[-1]["vocabulary"]:
                 fits = {domain: fit(tokenizer, texts) for domain, texts in share.items()}
                 rates = {domain: part.tokens_per_kilobyte for domain, part in fits.items()}

@@ -27,8 +27,9 @@ from maquette.text.token_bytes import byte_alphabet
 from maquette.text.tokenizer import Tokenizer
 
 
-def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig, *, show_progress: bool = True) -> Tokenizer:
     """Trains a tokenizer on texts, of which at most `config.training_bytes` are kept, spread evenly over all.
+    `show_progress`: whether the trainer draws bars of its own at a terminal; false where another bar is shown.
 
     The vocabulary is smaller than asked for where the text does not have so many pieces (pairs seen once are not
     merged). Raises `StageError` where there is no text.
@@ -39,7 +40,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     if not sample:
         raise StageError("There is no text to train a tokenizer on.", "Check what the corpus stage has kept.")
     train = {"bpe": _train_bpe, "unigram": _train_unigram, "char": _train_char}[config.kind]
-    return train(sample, config)
+    return train(sample, config, show_progress and console.is_terminal)
 
 
 def training_sample(texts: Iterable[str], config: TokenizerConfig) -> list[str]:
@@ -50,7 +51,7 @@ def training_sample(texts: Iterable[str], config: TokenizerConfig) -> list[str]:
         return spread_sample(texts, config.training_bytes, advance)
 
 
-def _train_bpe(sample: list[str], config: TokenizerConfig) -> Tokenizer:
+def _train_bpe(sample: list[str], config: TokenizerConfig, show_progress: bool) -> Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = _byte_level(config)
     trainer = trainers.BpeTrainer(
@@ -58,19 +59,19 @@ def _train_bpe(sample: list[str], config: TokenizerConfig) -> Tokenizer:
         min_frequency=2,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=console.is_terminal,
+        show_progress=show_progress,
     )
     backend.train_from_iterator(sample, trainer, length=len(sample))
     return _finish(backend.model, _byte_level(config), decoders.ByteLevel())
 
 
-def _train_unigram(sample: list[str], config: TokenizerConfig) -> Tokenizer:
+def _train_unigram(sample: list[str], config: TokenizerConfig, show_progress: bool) -> Tokenizer:
     backend = tokenizers.Tokenizer(models.Unigram())
     backend.pre_tokenizer = _byte_level(config)
     trainer = trainers.UnigramTrainer(
         vocab_size=config.vocab_size - len(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=console.is_terminal,
+        show_progress=show_progress,
     )
     backend.train_from_iterator(sample, trainer, length=len(sample))
     pieces = _canonical(json.loads(backend.to_str())["model"]["vocab"])
@@ -91,7 +92,7 @@ def _canonical(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
 
 
-def _train_char(sample: list[str], config: TokenizerConfig) -> Tokenizer:
+def _train_char(sample: list[str], config: TokenizerConfig, show_progress: bool) -> Tokenizer:
     counts: Counter[str] = Counter()
     for text in sample:
         counts.update(text)

@@ -9,11 +9,12 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.text import Text
 
 from maquette.artifacts.errors import StageError
 from maquette.artifacts.progress import duration
@@ -81,6 +82,22 @@ def time_left(jobs: Sequence[Expected], state: State, before: State, elapsed: fl
     return None
 
 
+class Bars(Progress):
+    """A bar for the whole and one for each running job, each with the time left where it is known; below them a line on
+    the whole, of which a narrow terminal cuts the end. All bars fit into 80 columns."""
+
+    summary = ""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
+        super().__init__(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True,
+                         redirect_stderr=False, redirect_stdout=False, refresh_per_second=2)  # fmt: skip
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.summary, no_wrap=True, overflow="ellipsis")
+
+
 class View:
     """Looks at a sweep's files now and then, and says what has changed."""
 
@@ -92,7 +109,7 @@ class View:
         self._started = False
         self._rows: dict[int, TaskID] = {}
 
-    def refresh(self, bar: Progress | None, task: TaskID | None) -> None:
+    def refresh(self, bar: Bars | None, task: TaskID | None) -> None:
         state, outcomes = state_of(self.files, self.jobs)
         for number in sorted(outcomes.keys() - self._seen):
             self._seen.add(number)
@@ -115,13 +132,14 @@ class View:
         total = sum(job.flops for job in self.jobs)
         return f", {state.flops:.2g} of {total:.2g} FLOPs ({state.flops / total:.0%})" if total else ""
 
-    def _show(self, bar: Progress, task: TaskID, state: State, left: float | None) -> None:
+    def _show(self, bar: Bars, task: TaskID, state: State, left: float | None) -> None:
         total = sum(job.flops for job in self.jobs)
         done = state.flops / total if total else (state.done + state.failed) / max(1, len(self.jobs))
-        bar.update(task, completed=done, text=f"{self._line(state)}{self._flops(state)}{_left(left)}")
+        bar.summary = f"{self._line(state)}{self._flops(state)}"
+        bar.update(task, completed=done, left=_left(left).removeprefix(", "))
         for number, share in state.running.items():
             if number not in self._rows:
-                self._rows[number] = bar.add_task(f"  {self.jobs[number].title}", total=1.0, text="")
+                self._rows[number] = bar.add_task(f"  {self.jobs[number].title}", total=1.0, left="")
             bar.update(self._rows[number], completed=share)
         for number in self._rows.keys() - state.running.keys():
             bar.remove_task(self._rows.pop(number))
@@ -152,12 +170,8 @@ def viewed(name: str, jobs: Sequence[Expected], files: Files) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         bar = task = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
-            bar = stack.enter_context(
-                Progress(*columns, TextColumn("{task.fields[text]}"), console=console, transient=True,
-                         redirect_stderr=False, redirect_stdout=False, refresh_per_second=2)
-            )  # fmt: skip
-            task = bar.add_task(name, total=1.0, text="")
+            bar = stack.enter_context(Bars(console))
+            task = bar.add_task(name, total=1.0, left="")
 
         def watch() -> None:
             while not done.wait(_LOOK):

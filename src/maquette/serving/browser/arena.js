@@ -1,10 +1,19 @@
 // The arena: two models, blindly; and what the votes say so far.
 
+const ASKED = "maquette.arena.prompt";
+
+/** Keeps the prompt until its vote: after a reload, which ends a battle, it stands in the box again. */
+function keepPrompt(words) {
+  try { if (words) sessionStorage.setItem(ASKED, words); else sessionStorage.removeItem(ASKED); } catch { /* not allowed */ }
+}
+try { at("challenge-words").value = sessionStorage.getItem(ASKED) || ""; } catch { /* not allowed */ }
+
 at("challenge").onsubmit = async (event) => {
   event.preventDefault();
   const words = at("challenge-words").value;
   if (!words.trim() || at("begin").disabled) return;
   at("begin").disabled = true;
+  keepPrompt(words);
   const place = at("fight"), asked = make("div", "turn user");
   asked.append(make("p", "message", words));
   place.replaceChildren(asked);
@@ -26,12 +35,16 @@ at("challenge").onsubmit = async (event) => {
     }
     at("challenge-words").value = "";
     const verdict = make("div", "verdict");
+    verdict.setAttribute("role", "group");
+    verdict.setAttribute("aria-label", "Which answer is better?");
+    verdict.tabIndex = -1;
     for (const [winner, text] of [["a", "A is better"], ["tie", "Both are good"], ["tie (bothbad)", "Both are bad"], ["b", "B is better"]]) {
       const button = make("button", "", text);
       button.onclick = async () => {
         for (const other of verdict.children) other.disabled = true;
         try {
           const reply = await post("/arena/vote", { battle, winner, judge: at("judge").value });
+          keepPrompt("");
           for (const side of ["a", "b"]) views[side].title.append(`: ${reply.models[side]}`);
           if (winner in views) views[winner].card.classList.add("won");
           verdict.replaceChildren(make("p", "note", `Written down: ${reply.votes} ${reply.votes === 1 ? "vote" : "votes"} so far.`));
@@ -42,6 +55,7 @@ at("challenge").onsubmit = async (event) => {
       verdict.append(button);
     }
     place.append(verdict);
+    verdict.focus({ preventScroll: true });  // the next Tab is at the first button
   } catch (error) { complain(place, error); }
   at("begin").disabled = false;
 };
