@@ -83,7 +83,7 @@ def test_a_line_now_and_then(now: list[float], lines: list[str]) -> None:
         run.throughput.tokens_per_second = 0.0 if step < 570 else 2048.0
         run.batch(5.0)
     assert lines == [
-        "run: step 560 of 1,000 (56%), loss 5.000",
+        "run: step 560 of 1,000 (56%), loss 5.000, 1 min 50 s left",  # by the clock, until the speed is known
         "run: step 620 of 1,000 (62%), loss 5.000 (validation 4.500), 2,048 tokens/s, 1 min 35 s left",
     ]
 
@@ -94,7 +94,7 @@ def test_the_loss_of_a_step_is_the_mean_of_its_micro_batches(now: list[float], l
         now[0] += 20
         run.batch(3.0, ends_step=False)
         run.batch(5.0)
-    assert lines == ["run: step 1 of 10 (10%), loss 4.000", "run: step 2 of 10 (20%), loss 4.000"]
+    assert lines == ["run: step 1 of 10 (10%), loss 4.000", "run: step 2 of 10 (20%), loss 4.000, 2 min 40 s left"]
 
 
 def test_a_step_that_is_left_out_has_no_loss(now: list[float], lines: list[str]) -> None:

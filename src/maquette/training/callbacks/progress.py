@@ -40,6 +40,7 @@ class Progress(RunCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.run is not None
         self._step, self._shown = trainer.global_step, time.monotonic()
+        self._first: tuple[int, float] | None = None
         self._visible = trainer.is_global_zero
         self._steps = trainer.max_steps if trainer.max_steps > 0 else self.run.steps
         self._speed = next((one for one in trainer.callbacks if isinstance(one, Throughput)), None)  # type: ignore[attr-defined]
@@ -73,6 +74,7 @@ class Progress(RunCallback):
         self._step = trainer.global_step
         losses, self._losses = self._losses, []
         now = time.monotonic()
+        self._first = self._first or (self._step, now)
         pause = _REPORT if listeners else _LINES if self._bar is None else _REFRESH
         if now - self._shown < pause and not (listeners and self._step == self._steps):
             return
@@ -101,11 +103,16 @@ class Progress(RunCallback):
 
     def _show(self, loss: float | None) -> None:
         assert self.run is not None
-        speed, left = "", ""
+        speed = ""
+        seconds: float | None = None
         tokens_per_second = 0.0 if self._speed is None else self._speed.tokens_per_second
         if tokens_per_second:  # known after the first steps, which are slow
             speed = f"{tokens_per_second:,.0f} tokens/s"
-            left = f"{duration((self._steps - self._step) * self.run.batch_size_tokens / tokens_per_second)} left"
+            seconds = (self._steps - self._step) * self.run.batch_size_tokens / tokens_per_second
+        elif self._first is not None and self._step > self._first[0]:  # of large models those take minutes
+            step, began = self._first
+            seconds = (self._steps - self._step) * (self._shown - began) / (self._step - step)
+        left = "" if seconds is None else f"{duration(seconds)} left"
         text = "" if loss is None else f"loss {loss:.3f}{self._validation}"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._step, loss=text, speed=speed, left=left)
