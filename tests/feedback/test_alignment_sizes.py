@@ -14,7 +14,7 @@ from maquette.cli.command_line.model_config import AlignmentStage
 from maquette.cli.command_line.registry import STAGES
 from maquette.cli.planning.sizes import run_sizes
 from maquette.feedback.study.measurement import BestOfN, Measurement, PolicyResult
-from maquette.feedback.study.report import read_study, write_study
+from maquette.feedback.study.report import StudyReport, read_study, write_study
 from maquette.feedback.study.sizes import BEST, crossing, demonstrators_level, summary, trend
 from maquette.feedback.study.tables import CURVES
 from maquette.model.config import ModelConfig
@@ -54,6 +54,14 @@ def measured(gold: dict[str, float], best: float) -> Measurement:
 
     curve = BestOfN("reward", [1, 2], [0.0, 0.2], {"gold": [0.2, best], "reward": [0.0, 1.0]}, [3.0, 3.0])
     return Measurement("sft", [policy(name, value) for name, value in gold.items()], [curve], ["pick"], 20)
+
+
+def test_what_a_study_leads_with() -> None:
+    gained = StudyReport(measured({"base": 0.0, "sft": 0.2, "ppo": 0.4}, 0.5), {}, {})
+    assert gained.lead.startswith("From gold reward 0.200 (sft) to 0.400 (ppo)")
+    nothing = StudyReport(measured({"base": 0.0, "sft": 0.2, "ppo": 0.2}, 0.0), {}, {})
+    assert nothing.lead == "No policy has more gold reward than sft, 0.200 a completion."
+    assert nothing.table[1][-1][1] == (0.2, "0.200")
 
 
 def test_studies_of_all_sizes_come_to_one_page(tmp_path: Path) -> None:

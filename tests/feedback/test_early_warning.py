@@ -15,6 +15,7 @@ from maquette.feedback.early_warning import (
     warning_signals,
     watched_runs,
 )
+from maquette.feedback.study.figures import draw_signals
 
 RISING = np.linspace(0.4, 0.6, 12)
 FALLING = np.concatenate([np.linspace(0.4, 0.6, 6), np.linspace(0.5, 0.2, 6)])
@@ -108,3 +109,17 @@ def test_reward_models_that_differ_by_level_and_scale_agree() -> None:
     between = disagreement(opposed, {"reward": reference, "other": -reference}, list(opposed))
     deviation = reference.std()
     assert between == pytest.approx(np.mean(np.abs(scores - 1.0)) / deviation)
+
+
+def test_a_signal_has_one_colour_in_all_panels_and_the_legend_has_every_signal() -> None:
+    row = np.linspace(0.0, 1.0, len(FALLING))
+    first = WatchedRun(0, "ppo", FALLING, {"entropy": row, "value error": row, "length": row})
+    second = WatchedRun(0, "group", FALLING, {"entropy": row, "length": row})
+    panels = draw_signals([first, second]).axes
+    colors = [[line.get_color() for line in panel.lines] for panel in panels]
+    (gold, entropy, error, length, fall), others = colors
+    assert others == [gold, entropy, length, fall] and len({entropy, error, length}) == 3
+    legend = panels[-1].get_legend()
+    assert legend is not None
+    named = {text.get_text(): line.get_color() for text, line in zip(legend.texts, legend.get_lines(), strict=True)}
+    assert named == {"gold reward": gold, "entropy": entropy, "value error": error, "length": length}

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
-_BLACK = re.compile(r"(fill|stroke): ?(?:#000000|#000|black)\b")
+_BLACK = re.compile(r"(fill|stroke): ?(?:#000000|#000|black|#1a1a1a|#333333|#4d4d4d)\b")
+"""Black and the greys .1 to .3, which nobody sees on a dark ground."""
 _WHITE = re.compile(r"(fill|stroke): ?(?:#ffffff|#fff|white)\b")
 _MARKUP = re.compile(r"`(?P<code>[^`]+)`|\*\*(?P<bold>.+?)\*\*|\[(?P<label>[^\]]+)\]\((?P<address>[^)\s]+)\)")
 _SAFE_ADDRESS = re.compile(r"(https?:|file:|#|(?![a-z][a-z0-9+.-]*:))", re.IGNORECASE)
@@ -198,7 +199,8 @@ def _panels(figure: "Figure") -> list[str]:
 
 
 def _svg(figure: "Figure", part: "Bbox | None" = None) -> str:
-    """A figure, or a `part` of it in inches, as SVG: text stays text, black is the page's ink, white its ground."""
+    """A figure, or a `part` of it in inches, as SVG: text stays text, black and dark grey are the page's
+    ink, white its ground."""
     import matplotlib
 
     buffer = io.StringIO()

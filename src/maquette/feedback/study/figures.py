@@ -13,6 +13,7 @@ from maquette.feedback.study.measurement import Measurement, PolicyResult
 from maquette.reports.figures import COLORS, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -33,11 +34,11 @@ def draw_frontier(measurement: Measurement) -> "Figure":
         for curve in measurement.best_of_n[:1]:
             panel.plot(np.sqrt(curve.kl), curve.scores[name], "--", color="0.3", linewidth=1, label="best of n")
             for n, kl, score in zip(curve.n, curve.kl, curve.scores[name], strict=True):
-                panel.annotate(str(n), (kl**0.5, score), fontsize=7, color="0.3")
+                panel.annotate(str(n), (kl**0.5, score), fontsize=9, xytext=(2, 3), textcoords="offset points")
         panel.set_xlabel(f"√KL from {measurement.reference} (√nats per completion)")
-        panel.set_ylabel(f"{name} reward per completion")
+        panel.set_ylabel(f"{'gold' if name == 'gold' else 'learned'} reward per completion")
         panel.set_title("What it is worth" if name == "gold" else "What it was optimised for")
-        panel.legend(fontsize=8)
+        panel.legend(fontsize=9)
     return figure
 
 
@@ -65,7 +66,7 @@ def draw_overoptimisation(
         axes.axhline(0, color="0.5", linewidth=0.8)
         axes.set_xlabel("√KL from the reference (√nats)")
         axes.set_ylabel(f"{whose} reward gained per completion")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=9)
     return figure, fits
 
 
@@ -88,18 +89,22 @@ def draw_signals(runs: Sequence[WatchedRun]) -> "Figure":
     where gold has fallen for good. Raises `StageError` where no policy was validated twice."""
     if not (shown := [run for run in runs if len(run.gold) > 1]):
         raise StageError("No policy has signals: none was validated twice.", "Raise ppo.num_validations.")
-    figure, panels = new_figure(1, len(shown), width=4.8, height=3.8)
+    figure, panels = new_figure(1, len(shown), width=4.8, height=4.2)
+    colors = dict(zip(dict.fromkeys(name for run in shown for name in run.signals), COLORS, strict=False))
+    lines: dict[str, Artist] = {}
     for axes, run in zip(np.atleast_1d(panels), shown, strict=True):
         places = np.arange(1, len(run.gold) + 1)
-        axes.plot(places, run.gold, color="0.1", linewidth=2.2, label="gold reward")
-        for color, (name, signal) in zip(COLORS, run.signals.items(), strict=False):
-            axes.plot(
-                places, signal / max(float(np.nanmax(np.abs(signal))), 1e-9), color=color, linewidth=1, label=name
-            )
+        (lines["gold reward"],) = axes.plot(places, run.gold, color="0.1", linewidth=2.2)
+        for name, color in colors.items():
+            if (signal := run.signals.get(name)) is not None:
+                share = signal / max(float(np.nanmax(np.abs(signal))), 1e-9)
+                (lines[name],) = axes.plot(places, share, color=color, linewidth=1)
         if run.falls is not None:
             axes.axvline(places[run.falls], color="0.3", linestyle=":")
         axes.set(xlabel="validation", title=run.policy, ylim=(-1.1, 1.1))
-    np.atleast_1d(panels)[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    np.atleast_1d(panels)[-1].legend(
+        lines.values(), lines, fontsize=9, loc="upper left", bbox_to_anchor=(-0.1, -0.15), ncols=2, frameon=False
+    )
     return figure
 
 
@@ -109,7 +114,7 @@ def draw_length(measurement: Measurement) -> "Figure":
     policies = measurement.policies
     places = np.arange(len(policies))
     left.barh(places, [one.words for one in policies], color=COLORS[0])
-    left.set_yticks(places, [one.name for one in policies], fontsize=8)
+    left.set_yticks(places, [one.name for one in policies], fontsize=9)
     left.invert_yaxis()
     left.set_xlabel("words per completion")
     left.set_title("Length")
@@ -121,11 +126,11 @@ def draw_length(measurement: Measurement) -> "Figure":
         errors = np.array([[p.value - p.low, p.high - p.value] for p in points]).T * 100
         right.errorbar([100 * p.value for p in points], places + offset, xerr=errors, fmt="none", ecolor="0.2")
     right.axvline(50, color="0.4", linewidth=0.8)
-    right.set_yticks(places, [])
+    right.set_yticks(places, [one.name for one in policies], fontsize=9)  # below the other where the page is narrow
     right.invert_yaxis()
     right.set_xlabel(f"win rate against {measurement.reference} (%)")
-    right.set_title("Who wins, and by whom")
-    right.legend(fontsize=8)
+    right.set_title("Who wins")
+    right.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0.1)
     return figure
 
 
@@ -137,10 +142,10 @@ def draw_bars(measurement: Measurement) -> "Figure":
         points = [getattr(one, table)["gold"] for one in measurement.policies]
         errors = np.array([[p.value - p.low, p.high - p.value] for p in points]).T
         axes.barh(places + offset, [p.value for p in points], height=0.34, color=color, label=label, xerr=errors)
-    axes.set_yticks(places, [one.name for one in measurement.policies], fontsize=8)
+    axes.set_yticks(places, [one.name for one in measurement.policies], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel("gold reward per completion, 95% intervals")
-    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    axes.legend(fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     return figure
 
 

@@ -45,6 +45,8 @@ class StudyReport:
         rivals = [one for one in measurement.policies if one.name != measurement.reference]
         best = max(rivals or measurement.policies, key=lambda one: one.scores["gold"].value)
         start = measurement.policy(measurement.reference).scores["gold"].value
+        if best.scores["gold"].value <= start:
+            return f"No policy has more gold reward than {measurement.reference}, {start:.3f} a completion."
         return (
             f"From gold reward {start:.3f} ({measurement.reference}) to {best.scores['gold'].value:.3f} ({best.name}), "
             f"which wins {100 * best.wins['gold'].value:.0f}% of {measurement.prompts:,} held-out prompts."
@@ -65,7 +67,7 @@ class StudyReport:
             ]
             for one in self.measurement.policies
         ]  # fmt: skip
-        rows += [[name, round(curve.scores["gold"][place], 3), "", "", ""] for name, curve, place in self._best]
+        rows += [[name, _fixed(curve.scores["gold"][place]), "", "", ""] for name, curve, place in self._best]
         return columns, rows
 
     @property
@@ -78,7 +80,7 @@ class StudyReport:
         ]  # fmt: skip
         rows = [_price(one, learned) for one in self.measurement.policies]
         for name, curve, place in self._best:
-            scores = [round(curve.scores[key][place], 3) for key in learned]
+            scores = [_fixed(curve.scores[key][place]) for key in learned]
             rows.append([name, *scores, round(curve.kl[place], 2), round(curve.words[place], 1), "", 0, ""])
         return columns, rows
 
@@ -223,13 +225,17 @@ def _rounded(one: PolicyDiversity) -> list[Any]:
 def _price(one: PolicyResult, learned: Sequence[str]) -> list[Any]:
     return [
         one.name,
-        *(round(one.scores[name].value, 3) for name in learned),
+        *(_fixed(one.scores[name].value) for name in learned),
         round(one.kl, 2),
         round(one.words, 1),
         round(100 * one.ended, 1),
         (one.flops, f"{one.flops:.2g}") if one.flops else "",
         round(one.seconds) if one.seconds else "",
     ]
+
+
+def _fixed(value: float) -> tuple[float, str]:
+    return value, f"{value:.3f}"
 
 
 def _interval(point: IntervalEstimate, scale: float = 1.0, digits: int = 3) -> tuple[float, str]:
