@@ -116,7 +116,8 @@ class View:
             self._say_ended(number, outcomes[number])
         if not self._started:  # the clock runs from the first step on: workers spend seconds on their imports
             self._began, self._started = time.monotonic(), state.flops > self._before.flops
-        left = time_left(self.jobs, state, self._before, time.monotonic() - self._began) if self._started else None
+        elapsed = time.monotonic() - self._began
+        left = time_left(self.jobs, state, self._before, elapsed) if elapsed >= _LOOK else None
         if bar is not None and task is not None:
             self._show(bar, task, state, left)
         elif time.monotonic() - self._reported >= _LINES:
