@@ -196,7 +196,7 @@ const served = window.fetch;
 window.fetch = async (address, options) => {
   const reply = (value) => new Response(JSON.stringify(value));
   if (address === "/arena/battle") return reply({ battle: "b1" });
-  if (address === "/arena/answer") return new Response('data: {"text": "blue"}\\n\\ndata: [DONE]\\n\\n');
+  if (address === "/arena/answer") return new Response('data: {"text": "**blue** <b>"}\\n\\ndata: [DONE]\\n\\n');
   if (address === "/arena/vote") {
     window.vote = JSON.parse(options.body);
     return reply({ votes: 1, models: { a: "one", b: "two" } });
@@ -230,4 +230,5 @@ def test_a_battle_is_voted_on_and_its_prompt_kept_until_then(tmp_path: Path) -> 
     assert done["focus"] == "Which answer is better?"  # so that the next Tab is at the first button
     assert done["held"] == "What colour is it?" and done["after"] is None
     assert done["titles"] == ["Answer A: one", "Answer B: two"]
+    assert shown.count("<p><strong>blue</strong> &lt;b&gt;</p>") == 2
     assert done["vote"] == {"battle": "b1", "winner": "tie", "judge": "a person"}

@@ -20,7 +20,7 @@ at("challenge").onsubmit = async (event) => {
   const sides = make("div", "sides"), views = {};
   for (const side of ["a", "b"]) {
     const card = make("article", "side");
-    const title = make("h2", "", side === "a" ? "Answer A" : "Answer B"), message = make("p", "message");
+    const title = make("h2", "", side === "a" ? "Answer A" : "Answer B"), message = make("div", "message plain");
     card.append(title, message);
     sides.append(card);
     views[side] = { card, title, message };
@@ -30,8 +30,10 @@ at("challenge").onsubmit = async (event) => {
     const { battle } = await post("/arena/battle", { messages: [{ role: "user", content: words }] });
     await Promise.all(["a", "b"].map((side) =>
       pour("/arena/answer", { battle, side, ...sampling() }, (piece) => views[side].message.append(piece.text))));
-    for (const side of ["a", "b"]) {
-      if (!views[side].message.textContent) views[side].message.append(make("em", "", "(an empty answer)"));
+    for (const { message } of Object.values(views)) {
+      const answer = message.textContent;
+      message.replaceChildren(...(answer ? markdown(answer) : [make("em", "", "(an empty answer)")]));
+      message.classList.remove("plain");
     }
     at("challenge-words").value = "";
     const verdict = make("div", "verdict");
