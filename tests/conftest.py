@@ -170,7 +170,12 @@ def real_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield outputs
 
 
+def _minutes(item: pytest.Item) -> int:
+    return max((mark.kwargs.get("minutes", 0) for mark in item.iter_markers("slow")), default=0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_minutes, reverse=True)  # for one that begins last everything else would wait
     on_gpu = [item for item in items if item.get_closest_marker("cuda")]
     if not on_gpu:
         return

@@ -150,7 +150,7 @@ def test_the_course_shows_what_its_commands_print(
             assert " ".join(line.split()) in printed, (command, line)
 
 
-@pytest.mark.slow(reason="some ten commands of a page, training included")
+@pytest.mark.slow(reason="some ten commands of a page, training included", minutes=1)
 @pytest.mark.parametrize("name", ["own_text", "own_data", "own_preferences"])
 def test_a_tutorial_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow(name, tmp_path, monkeypatch)

@@ -55,7 +55,7 @@ def tiny(source: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.slow(reason="a whole study: base, SFT, labels, reward model, DPO, PPO and its figures")
+@pytest.mark.slow(reason="a whole study: base, SFT, labels, reward model, DPO, PPO and its figures", minutes=1)
 def test_from_documents_to_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies: list[Study] = []
 

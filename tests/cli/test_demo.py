@@ -52,7 +52,7 @@ def write_documents(path: Path) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-@pytest.mark.slow(reason="the whole demo: a family of twelve models, fits, a prediction, the larger model")
+@pytest.mark.slow(reason="the whole demo: a family of twelve models, fits, a prediction, the larger model", minutes=2)
 @pytest.mark.usefixtures("no_pictures")
 def test_the_whole_pipeline_and_then_nothing_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -61,7 +61,7 @@ def test_the_whole_pipeline_and_then_nothing_to_do(
     write_documents(tmp_path / "documents.jsonl")
     overrides = [
         f"outputs={tmp_path / 'outputs'}", "source=jsonl", f"source.path={tmp_path / 'documents.jsonl'}",
-        "tokenizer.vocab_size=300", "data.sequence_length=32", "sweep.budgets=[1e8,2e8,4e8,8e8]", 
+        "tokenizer.vocab_size=300", "data.sequence_length=32", "sweep.budgets=[5e7,1e8,2e8,4e8]",
         "sweep.sizes_per_budget=3",
         "reach=3", "trainer=cpu", "threads=1",
         "data.validation_tokens=256", "corpus.validation=0.1", "corpus.test=0.1", "corpus.workers=1",

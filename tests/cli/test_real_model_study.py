@@ -94,8 +94,11 @@ alignment.run(compose(STAGES["alignment"], sys.argv[1:]))
 """
 
 
-@pytest.mark.slow(reason="a whole study of a base, SFT, DPO and PPO, killed and gone on with")
-def test_killed_half_way_it_resumes_and_then_is_done(tiny: list[str], tmp_path: Path) -> None:
+@pytest.mark.slow(reason="a whole study of a base, SFT, DPO and PPO, killed and gone on with", minutes=1)
+def test_killed_half_way_it_resumes_and_then_is_done(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maquette.cli.planning.study.usable_cores", lambda: 1)  # others test stages side by side
     (tmp_path / "killed.py").write_text(KILLED)
     assert start_program(tmp_path / "killed.py", *tiny).wait() == -signal.SIGKILL
     runs = tmp_path / "outputs" / "runs"
@@ -168,7 +171,7 @@ def test_a_record_is_worth_its_fields_in_its_form() -> None:
     assert verify(completions) == [1.0, 0.0] == [exercise.gold(one.answer) for one in completions]
 
 
-@pytest.mark.slow(reason="trains a model of 135M parameters for a few steps, three times")
+@pytest.mark.slow(reason="trains a model of 135M parameters for a few steps, three times", minutes=2)
 def test_the_real_model(real_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of each stage; the untouched model does not know the form."""
     monkeypatch.setattr("maquette.cli.planning.study.usable_cores", lambda: 1)  # others test stages side by side

@@ -44,7 +44,7 @@ def test_in_a_sweep_one_after_the_other(overrides: list[str]) -> None:
     assert {"10k", "12k"} <= finished(overrides)
 
 
-@pytest.mark.slow(reason="every process imports PyTorch and Lightning")
+@pytest.mark.slow(reason="every process imports PyTorch and Lightning", minutes=1)
 def test_in_a_sweep_side_by_side(overrides: list[str]) -> None:
     line = [*overrides, "size=11k,13k", "hydra/launcher=joblib", "logger=none"]
     program = [sys.executable, "-c", "from maquette.cli import main; main()", "train", "-m", *line]

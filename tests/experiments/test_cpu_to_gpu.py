@@ -61,7 +61,7 @@ def test_misuse_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
 
 
 @pytest.mark.usefixtures("no_pictures_here")
-@pytest.mark.slow(reason="trains a family of nine, its prediction in a process of its own, and judges it")
+@pytest.mark.slow(reason="trains a family of nine, its prediction in a process of its own, and judges it", minutes=1)
 def test_from_the_family_to_the_verdict(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "documents").mkdir()

@@ -87,7 +87,7 @@ def test_the_verdict_compares_what_was_spent() -> None:
     assert facts["verdict"] in page and f"{facts['of_size']:+.4f}" in page
 
 
-@pytest.mark.slow(reason="trains the models of both ways")
+@pytest.mark.slow(reason="trains the models of both ways", minutes=1)
 def test_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(pretraining, "draw_loss", lambda *_, **__: tmp_path / "loss.png")
     (tmp_path / "documents").mkdir()

@@ -55,7 +55,7 @@ def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("warm_processes")
-@pytest.mark.slow(reason="four pairs of processes that train")
+@pytest.mark.slow(reason="four pairs of processes that train", minutes=1)
 def test_runs_of_the_command_line(configure: Callable[..., TrainStage], tmp_path: Path) -> None:
     """From pretraining to reward modelling: losses as in one process, the model exported, samples written."""
     write_instructions(tmp_path / "sft.jsonl")
