@@ -175,6 +175,7 @@ def test_a_record_is_worth_its_fields_in_its_form() -> None:
 def test_the_real_model(real_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of each stage; the untouched model does not know the form."""
     monkeypatch.setattr("maquette.cli.planning.study.usable_cores", lambda: 1)  # others test stages side by side
+    monkeypatch.setattr("maquette.feedback.study.diversity.SAMPLES", 2)
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "models").symlink_to(real_model / "artifacts" / "models")
     (documents := tmp_path / "documents").mkdir()
