@@ -147,6 +147,7 @@ def test_ladder_is_a_product(prepared: Path) -> None:
     assert len(sweep.jobs) == 8 and sweep.jobs[-1].arguments == ("tokens_per_parameter=40", "size=10k")
 
 
+@pytest.mark.slow(reason="composes thirty runs")
 def test_bytes_have_one_vocabulary(prepared: Path) -> None:
     sweep = planned(prepared, "tokenizer=byte", "tokenizer.vocab_size=512,1024", "size=5k,10k")
     assert [job.arguments for job in sweep.jobs] == [("size=5k",), ("size=10k",)]
