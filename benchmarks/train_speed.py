@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from maquette.model import LanguageModel, TransformerConfig, next_token_loss
 from maquette.model.core_config import training_flops
-from maquette.model.linear import current_backend, fastest_backend, may_be_faster, use_backend
+from maquette.model.linear import current_backend, fastest_backend, use_backend
 from maquette.tracking.environment import processor_name
+from maquette.training.machine import measure_peak
 
 BATCH, CONTEXT, VOCABULARY = 16, 256, 4096
-PEAK_SIDE = 1024
 SIZES = {
     "1m": TransformerConfig(
         VOCABULARY, hidden_size=128, num_hidden_layers=5, num_attention_heads=4, intermediate_size=352
@@ -123,18 +123,6 @@ class Contender:
         return self.clock() - start
 
 
-def peak(clock: Callable[[], float]) -> float:
-    """FLOP/s of the fastest of some products of two square matrices, by the faster of the libraries that are there."""
-    left, right = torch.ones(PEAK_SIDE, PEAK_SIDE), torch.ones(PEAK_SIDE, PEAK_SIDE)
-    best = float("inf")
-    for multiply in (torch.matmul, torch.ops.maquette.onednn_product) if may_be_faster() else (torch.matmul,):
-        for _ in range(4):
-            start = clock()
-            multiply(left, right)
-            best = min(best, clock() - start)
-    return 2 * PEAK_SIDE**3 / best
-
-
 def measure(
     size: str, mode: str, rounds: int, steps: int, clock: Callable[[], float]
 ) -> tuple[dict[str, list[float]], list[float]]:
@@ -150,7 +138,7 @@ def measure(
             if number:  # the first round warms up and compiles
                 seconds[name].append(statistics.median(taken))
         if number:
-            peaks.append(peak(clock))
+            peaks.append(measure_peak(torch.device("cpu"), torch.float32, clock))
         print(f"\r{size} {mode}: round {number} of {rounds}", end="", flush=True)
     print("\r", end="")
     return seconds, peaks

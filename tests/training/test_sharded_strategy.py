@@ -31,7 +31,7 @@ def apart(one: Curve, other: Curve) -> float:
 
 
 @pytest.mark.usefixtures("warm_processes")
-@pytest.mark.slow(reason="two pairs of processes that train")
+@pytest.mark.slow(reason="two pairs of processes that train", minutes=1)
 def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
@@ -55,7 +55,7 @@ def test_two_processes_train_and_resume_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("warm_processes")
-@pytest.mark.slow(reason="four pairs of processes that train", minutes=1)
+@pytest.mark.slow(reason="four pairs of processes that train")
 def test_runs_of_the_command_line(configure: Callable[..., TrainStage], tmp_path: Path) -> None:
     """From pretraining to reward modelling: losses as in one process, the model exported, samples written."""
     write_instructions(tmp_path / "sft.jsonl")

@@ -124,7 +124,7 @@ def _remembered(cache: Path, key: str, measure: Callable[[], float]) -> float:
     return float(known[key])
 
 
-def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
+def measure_peak(device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter) -> float:
     """FLOP/s of the fastest of several products of two large square matrices, by the fastest library that is there."""
     side = _CPU_SIDE if device.type == "cpu" else _GPU_SIDE
     numbers = torch.Generator(device).manual_seed(0)  # its own: the run's random numbers stay where they are
@@ -134,9 +134,9 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
         ways.append(torch.ops.maquette.onednn_product)
     best, began = float("inf"), time.perf_counter()
     for number in range(_ROUNDS):
-        start = _now(device)
+        start = _now(device, clock)
         ways[number % len(ways)](left, right)
-        best = min(best, _now(device) - start)
+        best = min(best, _now(device, clock) - start)
         if time.perf_counter() - began > _SECONDS:
             break
     return 2 * side**3 / best
@@ -154,10 +154,10 @@ def measure_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / best
 
 
-def _now(device: torch.device) -> float:
+def _now(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return clock()
 
 
 # torch.compile --------------------------------------------------------------------------------------------------------
